@@ -1,0 +1,50 @@
+# make test and make demo need root on Debian 12 with Go and make: they install
+# what they need from Debian's packages. Everything else is a plain go command.
+.DEFAULT_GOAL := help
+GOFLAGS_LINT := -modfile=tools/lint/go.mod
+PKGS := ./...
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## one static binary: ./troupe
+	CGO_ENABLED=0 go build -trimpath -ldflags=-buildid= -o troupe ./cmd/troupe
+
+demo: packages build ## a member on loopback and a real puppet agent against it (ONCE=1: end by itself)
+	./troupe demo $(if $(ONCE),--once)
+
+test: packages chroots ## all tests that CI runs
+	go vet $(PKGS)
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout=25m $(PKGS)
+
+long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA
+	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
+
+fuzz: ## every fuzz target for a minute
+	@sh tools/fuzz.sh 60s
+
+bench: packages ## benchmarks of every package; the record is bench/RESULTS.md
+	go test -run=- -bench=. -benchmem -count=3 $(PKGS)
+
+check: ## formatting, vet, lint, tidy
+	go vet $(PKGS)
+	go tool $(GOFLAGS_LINT) golangci-lint run $(PKGS)
+	go mod tidy -diff
+
+fmt: ## format
+	go tool $(GOFLAGS_LINT) golangci-lint fmt
+	go fix $(PKGS)
+
+dead: ## exported code that nothing reaches
+	go tool -modfile=tools/go.mod deadcode -test ./...
+
+packages: ## Debian packages that tests and demo use
+	@sh tools/packages.sh
+
+chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
+	@sh tools/chroots/make.sh trixie
+
+chroots-all:
+	@sh tools/chroots/make.sh bullseye trixie forky
+
+.PHONY: help build demo test long fuzz bench check fmt dead packages chroots chroots-all
