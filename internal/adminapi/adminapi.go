@@ -1,0 +1,183 @@
+// Package adminapi is what an operator asks of a member: certificates, nodes,
+// reports, a compile, a check of the journal. Server and client stand side by
+// side, one file for each noun, so that both ends of a call are read together.
+//
+// The API listens on a Unix socket in the data folder. Whoever may open the
+// socket (mode 0600) is the operator; there is no other authentication.
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"troupe/internal/ca"
+	"troupe/internal/classifier"
+	"troupe/internal/code"
+	"troupe/internal/engine"
+	"troupe/internal/fault"
+	"troupe/internal/journal"
+	"troupe/internal/store"
+	"troupe/internal/telemetry"
+)
+
+// Member is what the API drives: the parts of one member.
+type Member struct {
+	Authority  *ca.Authority
+	Store      *store.DB
+	Journal    *journal.Journal
+	Code       *code.Repo
+	Compiler   engine.Compiler
+	Classifier *classifier.Classifier
+	Name       string                          // the member's certname
+	Reload     func(ctx context.Context) error // reads configuration and certificates again
+}
+
+// API serves one member's operator.
+type API struct {
+	m   Member
+	log *slog.Logger
+}
+
+// New returns an API. It opens nothing; see Listen.
+func New(m Member, log *slog.Logger) *API {
+	return &API{m: m, log: telemetry.Discard(log)}
+}
+
+type handler func(r *http.Request) (any, error)
+
+// routes lists every route that answers with one value; each file holds the
+// handlers of one noun.
+func (a *API) routes() map[string]handler {
+	return map[string]handler{
+		"GET /v1/certificates":             a.certificates,
+		"POST /v1/certificates/sign":       a.sign,
+		"POST /v1/certificates/revoke":     a.revoke,
+		"POST /v1/certificates/clean":      a.clean,
+		"POST /v1/certificates/generate":   a.generate,
+		"POST /v1/certificates/renew":      a.renew,
+		"GET /v1/certificates/expirations": a.expirations,
+		"POST /v1/certificates/export":     a.export,
+		"GET /v1/nodes":                    a.nodes,
+		"GET /v1/nodes/{certname}":         a.node,
+		"GET /v1/nodes/{certname}/facts":   a.facts,
+		"GET /v1/nodes/{certname}/catalog": a.catalog,
+		"GET /v1/reports":                  a.reports,
+		"GET /v1/reports/{id}":             a.report,
+		"POST /v1/compile":                 a.compile,
+		"POST /v1/reload":                  a.reload,
+	}
+}
+
+// maxBody bounds what an operator can send: facts for a compile are the largest.
+const maxBody = 64 << 20
+
+// Handler serves the API.
+func (a *API) Handler() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range a.routes() {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			v, err := h(r)
+			a.respond(w, r, v, err)
+		})
+	}
+	mux.HandleFunc("POST /v1/journal/verify", a.verify) // tells its progress, so it writes the answer itself
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		a.respond(w, r, nil, fault.New(fault.NotFound, "no such route: %s %s", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// wireError keeps a fault's kind across the socket.
+type wireError struct {
+	Kind    fault.Kind `json:"kind"`
+	Message string     `json:"message"`
+}
+
+// respond is the only place that writes an answer. An operator sees the causes
+// too: the socket is theirs alone.
+func (a *API) respond(w http.ResponseWriter, r *http.Request, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		a.log.Info("operator's request failed", "route", r.Pattern, telemetry.KeyErr, err)
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		v = wireError{fault.KindOf(err), err.Error()}
+	}
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		a.log.Debug("operator went away", telemetry.KeyErr, err)
+	}
+}
+
+// decode reads a request's JSON strictly.
+func decode(r *http.Request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fault.Wrap(fault.Invalid, err, "read the request")
+	}
+	return nil
+}
+
+// done is the answer of a request that has nothing to tell.
+type done struct {
+	OK bool `json:"ok"`
+}
+
+func (a *API) reload(r *http.Request) (any, error) {
+	if err := a.m.Reload(r.Context()); err != nil {
+		return nil, err
+	}
+	return done{true}, nil
+}
+
+// Reload makes the member read its configuration and certificates again.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/reload", nil, nil)
+}
+
+// Run serves the API on the data folder's socket until ctx ends.
+func (a *API) Run(ctx context.Context, data string) error {
+	l, err := listen(ctx, SocketPath(data))
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	err = srv.Shutdown(stop)
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return err
+}
+
+// listen binds the socket with mode 0600. A stale socket of a member that was
+// killed is removed; the journal's lock has already told that nobody else runs.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove the stale admin socket: %w", err)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the admin socket (its path may have at most 107 characters): %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}

@@ -1,0 +1,113 @@
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"troupe/internal/engine"
+	"troupe/internal/fault"
+	"troupe/internal/puppet"
+)
+
+// This file compiles a catalog for a person: nothing is stored, and the node need
+// not exist.
+
+// CompileRequest says for whom to compile. Without Facts the node's stored facts
+// are used; without Environment the classifier's, else the one of the facts, else
+// production.
+type CompileRequest struct {
+	Certname    string          `json:"certname"`
+	Environment string          `json:"environment,omitempty"`
+	Facts       json.RawMessage `json:"facts,omitempty"` // an object: name to value
+}
+
+// CompileResult is a catalog and what it took to make it.
+type CompileResult struct {
+	Catalog     json.RawMessage    `json:"catalog,omitempty"`
+	Environment string             `json:"environment"`
+	CodeID      string             `json:"code_id"`
+	Seconds     float64            `json:"seconds"`
+	Timings     map[string]float64 `json:"timings"` // seconds by phase
+	Resources   int                `json:"resources"`
+	Logs        []engine.Log       `json:"logs"`
+	Error       string             `json:"error,omitempty"` // in Puppet's words; then there is no catalog
+}
+
+func (a *API) compile(r *http.Request) (any, error) {
+	var q CompileRequest
+	if err := decode(r, &q); err != nil {
+		return nil, err
+	}
+	name, err := puppet.ParseCertname(q.Certname)
+	if err != nil {
+		return nil, err
+	}
+	ctx := r.Context()
+	facts, err := a.factsFor(ctx, name, q.Facts)
+	if err != nil {
+		return nil, err
+	}
+	node, err := a.m.Classifier.Classify(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	env := puppet.Environment("production")
+	for _, e := range []puppet.Environment{puppet.Environment(q.Environment), node.Environment, facts.Environment} {
+		if e != "" {
+			env = e
+			break
+		}
+	}
+	version, err := a.m.Code.Current(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+
+	start := time.Now()
+	result, err := a.m.Compiler.Compile(ctx, engine.Request{
+		Certname: name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
+		Trusted:     puppet.Trusted{Authenticated: "remote", Certname: name, Hostname: name.Hostname(), Domain: name.Domain()},
+		ServerFacts: map[string]string{"servername": a.m.Name, "environment": string(env)},
+		Rich:        true, Patient: true,
+	})
+	out := CompileResult{Environment: string(env), CodeID: version.ID, Seconds: time.Since(start).Seconds()}
+	if failed, ok := errors.AsType[*engine.CompileError](err); ok {
+		out.Error, out.Logs = failed.Msg, failed.Logs
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out.Catalog, out.Resources, out.Logs = result.Catalog, result.Resources, result.Logs
+	out.Timings = seconds(result.Timings)
+	return out, nil
+}
+
+func (a *API) factsFor(ctx context.Context, name puppet.Certname, given json.RawMessage) (puppet.Facts, error) {
+	if len(given) > 0 {
+		return puppet.Facts{Certname: name, Timestamp: time.Now(), Values: given}, nil
+	}
+	facts, err := a.m.Store.Facts(ctx, name)
+	if fault.KindOf(err) == fault.NotFound {
+		return facts, fault.New(fault.NotFound, "no facts of %s are stored; give some with --facts FILE (on the node: puppet facts show --render-as json)", name)
+	}
+	return facts, err
+}
+
+func seconds(timings map[string]time.Duration) map[string]float64 {
+	out := make(map[string]float64, len(timings))
+	for k, d := range timings {
+		out[k] = d.Seconds()
+	}
+	return out
+}
+
+// Compile compiles a catalog without storing it.
+func (c *Client) Compile(ctx context.Context, q CompileRequest) (CompileResult, error) {
+	var out CompileResult
+	err := c.call(ctx, http.MethodPost, "/v1/compile", q, &out)
+	return out, err
+}

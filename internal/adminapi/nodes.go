@@ -1,0 +1,131 @@
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+
+	"troupe/internal/puppet"
+	"troupe/internal/store"
+)
+
+// This file shows nodes: when each was last seen, its facts, its catalog and its compiles.
+
+// Node is one line of the list of nodes. A zero time means never.
+type Node struct {
+	Certname         string    `json:"certname"`
+	Environment      string    `json:"environment"`
+	Status           string    `json:"status"` // of the latest report
+	Active           bool      `json:"active"`
+	FactsTimestamp   time.Time `json:"facts_timestamp,omitzero"`
+	CatalogTimestamp time.Time `json:"catalog_timestamp,omitzero"`
+	ReportTimestamp  time.Time `json:"report_timestamp,omitzero"`
+	LastCompile      *Compile  `json:"last_compile,omitempty"`
+}
+
+// Compile is what one compile took, or why it failed.
+type Compile struct {
+	Time            time.Time          `json:"time"`
+	Environment     string             `json:"environment"`
+	CodeID          string             `json:"code_id"`
+	TransactionUUID string             `json:"transaction_uuid"`
+	Failed          bool               `json:"failed"`
+	Error           string             `json:"error,omitempty"`
+	Seconds         float64            `json:"seconds"`
+	Timings         map[string]float64 `json:"timings,omitempty"` // seconds by phase
+	Resources       int                `json:"resources"`
+	Bytes           int                `json:"bytes"`
+	Logs            []store.Log        `json:"logs,omitempty"`
+}
+
+// NodeDetail is one node with its newest compiles, newest first.
+type NodeDetail struct {
+	Node
+	Compiles []Compile `json:"compiles"`
+}
+
+func (a *API) nodes(r *http.Request) (any, error) {
+	list, err := a.m.Store.Nodes(r.Context(), store.NodeQuery{})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Node, len(list))
+	for i, n := range list {
+		out[i] = nodeOf(n)
+	}
+	return out, nil
+}
+
+// Nodes lists the nodes that this member knows, by name.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	var out []Node
+	err := c.call(ctx, http.MethodGet, "/v1/nodes", nil, &out)
+	return out, err
+}
+
+func (a *API) node(r *http.Request) (any, error) {
+	name, err := puppet.ParseCertname(r.PathValue("certname"))
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.m.Store.Node(r.Context(), name)
+	if err != nil {
+		return nil, err
+	}
+	compiles, err := a.m.Store.Compiles(r.Context(), name, 20)
+	if err != nil {
+		return nil, err
+	}
+	out := NodeDetail{Node: nodeOf(n), Compiles: make([]Compile, len(compiles))}
+	for i, c := range compiles {
+		out.Compiles[i] = compileOf(c)
+	}
+	return out, nil
+}
+
+// Node shows one node.
+func (c *Client) Node(ctx context.Context, certname string) (NodeDetail, error) {
+	var out NodeDetail
+	err := c.call(ctx, http.MethodGet, "/v1/nodes/"+url.PathEscape(certname), nil, &out)
+	return out, err
+}
+
+func (a *API) facts(r *http.Request) (any, error) {
+	name, err := puppet.ParseCertname(r.PathValue("certname"))
+	if err != nil {
+		return nil, err
+	}
+	f, err := a.m.Store.Facts(r.Context(), name)
+	if err != nil {
+		return nil, err
+	}
+	return f.Values, nil
+}
+
+// Facts returns the node's facts as one JSON object.
+func (c *Client) Facts(ctx context.Context, certname string) (json.RawMessage, error) {
+	var out json.RawMessage
+	err := c.call(ctx, http.MethodGet, "/v1/nodes/"+url.PathEscape(certname)+"/facts", nil, &out)
+	return out, err
+}
+
+func (a *API) catalog(r *http.Request) (any, error) {
+	name, err := puppet.ParseCertname(r.PathValue("certname"))
+	if err != nil {
+		return nil, err
+	}
+	_, body, err := a.m.Store.Catalog(r.Context(), name)
+	if err != nil {
+		return nil, err
+	}
+	return json.RawMessage(body), nil
+}
+
+// Catalog returns the node's latest catalog.
+func (c *Client) Catalog(ctx context.Context, certname string) (json.RawMessage, error) {
+	var out json.RawMessage
+	err := c.call(ctx, http.MethodGet, "/v1/nodes/"+url.PathEscape(certname)+"/catalog", nil, &out)
+	return out, err
+}

@@ -1,0 +1,54 @@
+package agentapi
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"troupe/internal/fault"
+)
+
+// This file spreads agents that come when there is too much to do.
+
+// askToComeBack tells the agent when to try again: at the time that the fault
+// names, or at a random one, so that a herd does not return as a herd.
+func (a *API) askToComeBack(w http.ResponseWriter, r *http.Request, err error) {
+	if !obeysRetryAfter(r) {
+		return
+	}
+	seconds := 1 + rand.IntN(max(1, int(a.o.MaxRetryAfter/time.Second))) //nolint:gosec // spread, not secrecy
+	if e, ok := errors.AsType[*fault.Error](err); ok && e.After > 0 {
+		seconds = int((e.After + time.Second - 1) / time.Second)
+	}
+	w.Header().Set("Retry-After", strconv.Itoa(seconds))
+	w.Header().Set("Connection", "close")
+}
+
+// obeysRetryAfter reports whether the client waits and tries again: agents do
+// from 5.3.1 on (puppetserver's jruby_request.clj has the same border). Others
+// take a 503 for a failed run, so their requests queue instead.
+func obeysRetryAfter(r *http.Request) bool {
+	core, _, _ := strings.Cut(r.Header.Get("X-Puppet-Version"), "-")
+	parts := strings.Split(core, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	var v [3]int
+	for i, p := range parts {
+		n, err := strconv.Atoi(p)
+		if err != nil || n < 0 {
+			return false
+		}
+		v[i] = n
+	}
+	switch {
+	case v[0] != 5:
+		return v[0] > 5
+	case v[1] != 3:
+		return v[1] > 3
+	}
+	return v[2] >= 1
+}

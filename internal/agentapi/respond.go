@@ -1,0 +1,197 @@
+package agentapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+
+	"troupe/internal/fault"
+	"troupe/internal/telemetry"
+)
+
+// This file answers: bodies in their format, compressed when the client likes
+// that, and every error in the words and the form of the real server.
+
+// A style is the form in which an endpoint words its errors.
+type style uint8
+
+const (
+	puppetStyle style = iota // JSON {"message", "issue_kind"}, from Puppet's own handler
+	textStyle                // plain text, from puppetserver's
+)
+
+// A problem is an answer whose status, kind and words Puppet prescribes.
+type problem struct {
+	status int
+	kind   string // Puppet's issue_kind
+	text   string
+}
+
+func (p *problem) Error() string { return p.text }
+
+// serverError is what Puppet answers when a terminus raises: 500 with its words.
+func serverError(text string) error {
+	return &problem{http.StatusInternalServerError, "RUNTIME_ERROR", "Server Error: " + text}
+}
+
+// notFound is what Puppet answers when an indirection has nothing under a key.
+func notFound(text string) error {
+	return &problem{http.StatusNotFound, "RESOURCE_NOT_FOUND", "Not Found: " + text}
+}
+
+// answerError answers err and notes it for the log.
+func (a *API) answerError(w *recorder, r *http.Request, s style, err error) {
+	ctx := r.Context()
+	telemetry.Note(ctx, slog.String(telemetry.KeyErr, err.Error()))
+	if w.begun() {
+		// The status is out. Only a broken connection tells the client that the body is not whole.
+		panic(http.ErrAbortHandler)
+	}
+	p := problemOf(err)
+	if p.status == http.StatusInternalServerError && fault.KindOf(err) == fault.Internal && ctx.Err() == nil {
+		if _, said := errors.AsType[*problem](err); !said {
+			a.log.ErrorContext(ctx, "request failed", "path", r.URL.Path, telemetry.KeyErr, err)
+		}
+	}
+	if p.status == http.StatusServiceUnavailable {
+		a.askToComeBack(w, r, err)
+		s = textStyle
+	}
+	if s == textStyle {
+		writeText(w, p.status, trimPrefixes(p.text))
+		return
+	}
+	body := appendError(nil, p)
+	w.Header().Set("Content-Type", formatJSON.sent)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(p.status)
+	w.Write(body) //nolint:errcheck // nobody is left to tell
+}
+
+// problemOf is the one table of kinds and statuses (lib/puppet/network/http/error.rb).
+func problemOf(err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	const runtimeError = "RUNTIME_ERROR"
+	text := fault.Message(err)
+	switch fault.KindOf(err) {
+	case fault.Invalid:
+		return &problem{http.StatusBadRequest, runtimeError, "Bad Request: " + text}
+	case fault.TooLarge:
+		return &problem{http.StatusRequestEntityTooLarge, runtimeError, "Payload Too Large: " + text}
+	case fault.Unsupported:
+		return &problem{http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported Media Type: " + text}
+	case fault.Denied:
+		return &problem{http.StatusForbidden, "FAILED_AUTHORIZATION", text}
+	case fault.NotFound:
+		return &problem{http.StatusNotFound, runtimeError, "Not Found: " + text}
+	case fault.Conflict:
+		return &problem{http.StatusConflict, runtimeError, "Conflict: " + text}
+	case fault.Unavailable:
+		return &problem{http.StatusServiceUnavailable, runtimeError, text}
+	default:
+		return &problem{http.StatusInternalServerError, runtimeError, "Server Error: " + text}
+	}
+}
+
+// trimPrefixes takes off what only Puppet's own handler puts before a message.
+func trimPrefixes(text string) string {
+	for _, p := range []string{"Bad Request: ", "Not Found: ", "Server Error: ", "Not Acceptable: ", "Payload Too Large: ", "Unsupported Media Type: "} {
+		if rest, ok := strings.CutPrefix(text, p); ok {
+			return rest
+		}
+	}
+	return text
+}
+
+// appendError writes the JSON without escaping HTML, in Puppet's order of keys.
+func appendError(b []byte, p *problem) []byte {
+	buf := bytes.NewBuffer(b)
+	e := json.NewEncoder(buf)
+	e.SetEscapeHTML(false)
+	err := e.Encode(struct {
+		Message string `json:"message"`
+		Kind    string `json:"issue_kind"`
+	}{p.text, p.kind})
+	if err != nil {
+		panic(err) // two strings are always JSON
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain;charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	io.WriteString(w, text) //nolint:errcheck // nobody is left to tell
+}
+
+// writeJSON answers a value of our own.
+func writeJSON(w http.ResponseWriter, q *request, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	return write(w, q, formatJSON, bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+}
+
+// minGzip is the size from which compression pays.
+const minGzip = 256
+
+// write answers 200 with JSON in the given format.
+func write(w http.ResponseWriter, q *request, f format, b []byte) error {
+	b, err := f.encode(b)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", f.sent)
+	h.Set("Vary", "Accept-Encoding")
+	if len(b) >= minGzip && q.acceptsGzip() {
+		var z bytes.Buffer
+		if err := compress(&z, bytes.NewReader(b)); err != nil {
+			return err
+		}
+		h.Set("Content-Encoding", "gzip")
+		b = z.Bytes()
+	}
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(http.StatusOK)
+	_, err = w.Write(b)
+	return err
+}
+
+func compress(w io.Writer, r io.Reader) error {
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(z, r); err != nil {
+		return err
+	}
+	return z.Close()
+}
+
+// acceptsGzip reads Accept-Encoding; q=0 refuses.
+func (q *request) acceptsGzip() bool {
+	for item := range strings.SplitSeq(strings.Join(q.Header.Values("Accept-Encoding"), ","), ",") {
+		name, param, _ := strings.Cut(item, ";")
+		if n := strings.ToLower(strings.TrimSpace(name)); n != "gzip" && n != "x-gzip" {
+			continue
+		}
+		weight, found := strings.CutPrefix(strings.TrimSpace(param), "q=")
+		v, err := strconv.ParseFloat(weight, 64)
+		return !found || err == nil && v > 0
+	}
+	return false
+}

@@ -1,0 +1,89 @@
+package ca
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"time"
+
+	"troupe/internal/journal"
+)
+
+// This file defines the records of the certificate authority. Each is complete by
+// itself and none is ever changed: the state is the union of all of them.
+
+// Kinds of records.
+const (
+	kindSetup    = "ca.setup"           // an issuer exists; the newest is in force
+	kindRequest  = "ca.request"         // a certificate was requested
+	kindDeleted  = "ca.request-deleted" // requests were removed unsigned
+	kindIssued   = "ca.issued"          // a certificate was signed
+	kindRevoked  = "ca.revoked"         // serial numbers were revoked
+	kindCleaned  = "ca.cleaned"         // certificates were removed from the lists
+	kindAncestor = "ca.ancestor-crl"    // a revocation list of a certificate above the issuer
+	kindRenewed  = "ca.crl-renewed"     // the issuer's list was signed again without a change
+)
+
+// keyCA is the key of records that are about the authority, not about a certname.
+const keyCA = "ca"
+
+type setupRecord struct {
+	Key       string    `json:"key"`                  // subject key identifier of the issuer, hex
+	Bundle    string    `json:"bundle"`               // PEM that agents get: the issuer first
+	Cross     string    `json:"cross,omitempty"`      // PEM of the issuer's certificate by the root, when Bundle has the self-signed one
+	CRLNumber string    `json:"crl_number,omitempty"` // of the imported list; decimal
+	CRLTime   time.Time `json:"crl_time,omitzero"`    // thisUpdate of the imported list
+	Infra     string    `json:"infra,omitempty"`      // infra_inventory.txt of an imported folder
+}
+
+type requestRecord struct {
+	ID       string `json:"id"` // random, since a deleted request may come again byte by byte
+	Certname string `json:"certname"`
+	DER      []byte `json:"der"`
+}
+
+type deletedRecord struct {
+	Requests []string `json:"requests"`
+}
+
+type issuedRecord struct {
+	Certname  string    `json:"certname"`
+	DER       []byte    `json:"der,omitempty"`       // empty when only the inventory of an import tells of it
+	Requests  []string  `json:"requests,omitempty"`  // that are done by it
+	Serial    string    `json:"serial,omitempty"`    // hex; the rest is used only without DER
+	NotBefore time.Time `json:"not_before,omitzero"` //
+	NotAfter  time.Time `json:"not_after,omitzero"`  //
+}
+
+type revokedRecord struct {
+	Revoked []revocation `json:"revoked"`
+}
+
+// A revocation is one line of a revocation list.
+type revocation struct {
+	Serial string    `json:"serial"` // hex
+	At     time.Time `json:"at"`
+	Reason int       `json:"reason"`
+	Issuer []byte    `json:"-"` // DER of the issuer's name; empty means ours
+}
+
+type cleanedRecord struct {
+	Serials []string `json:"serials"` // hex
+}
+
+type ancestorRecord struct {
+	CRL []byte `json:"crl"` // DER
+}
+
+// draft makes a record. Bodies are JSON so that a person can read a journal.
+func draft(kind, key string, body any) (journal.Draft, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return journal.Draft{}, fmt.Errorf("encode %s of %s: %w", kind, key, err)
+	}
+	return journal.Draft{Stream: journal.State, Kind: kind, Key: key, Body: b}, nil
+}
+
+// serialText is how records and tables write serial numbers: lower-case hex
+// without leading zeros.
+func serialText(n *big.Int) string { return n.Text(16) }

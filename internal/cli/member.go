@@ -1,0 +1,49 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"troupe/internal/adminapi"
+	"troupe/internal/config"
+	"troupe/internal/server"
+	"troupe/internal/telemetry"
+)
+
+// This file finds the member that a command asks.
+
+// load reads the configuration that the command line points to; flags are the
+// settings that this command takes itself.
+func (c *common) load(flags map[string]string) (*config.Config, error) {
+	if flags == nil {
+		flags = map[string]string{}
+	}
+	if c.data != "" {
+		flags["data"] = c.data
+	}
+	return config.Load(config.Sources{File: c.config, ConfDir: c.conf, Flags: flags})
+}
+
+// withMember calls fn with a client of the running server or, if there is none,
+// of a member that is opened without its port for the length of the command.
+func (c *common) withMember(ctx context.Context, fn func(*adminapi.Client) error) error {
+	cfg, err := c.load(nil)
+	if err != nil {
+		return err
+	}
+	client, err := adminapi.Dial(ctx, cfg.Data)
+	if err == nil {
+		return fn(client)
+	}
+	if !errors.Is(err, adminapi.ErrNotRunning) {
+		return err
+	}
+	if _, err := os.Stat(cfg.Data); err != nil {
+		return fmt.Errorf("no member has its data in %s (name its folder with --data, or start one: troupe server --data %s)", cfg.Data, cfg.Data)
+	}
+	log := telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
+	return server.RunOffline(ctx, cfg, log, fn)
+}

@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"troupe/internal/adminapi"
+	"troupe/internal/puppet"
+)
+
+// This file has the commands on reports.
+
+func newReport(c *common) *cobra.Command {
+	return group("report", "Reports: list, show", newReportList(c), newReportShow(c))
+}
+
+func newReportList(c *common) *cobra.Command {
+	q := adminapi.ReportQuery{Limit: 50}
+	cmd := &cobra.Command{
+		Use: "list", Short: "List reports, newest first", Args: noArgs,
+		Example: "  troupe report list\n  troupe report list --certname web1.example.com --status failed -o json",
+	}
+	cmd.Flags().StringVar(&q.Certname, "certname", "", "only of this `name`")
+	cmd.Flags().StringVar(&q.Status, "status", "", "only with this `status`: changed, unchanged or failed")
+	cmd.Flags().IntVar(&q.Limit, "limit", q.Limit, "at most this many")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+			list, err := m.Reports(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			return c.print(list, func(w *tabwriter.Writer) {
+				if len(list) == 0 {
+					fmt.Fprintln(w, "No reports")
+					return
+				}
+				fmt.Fprintln(w, "ID\tTIME\tCERTNAME\tENVIRONMENT\tSTATUS\tSECONDS\tCHANGED\tFAILED\tRESOURCES")
+				for _, r := range list {
+					fmt.Fprintf(w, "%.12s\t%s\t%s\t%s\t%s\t%.1f\t%d\t%d\t%d\n", r.ID, r.Time.Local().Format(time.DateTime), r.Certname, r.Environment, statusWord(r), r.Seconds, r.Changed, r.Failed, r.Resources)
+				}
+			})
+		})
+	}
+	return cmd
+}
+
+func statusWord(r adminapi.Report) string {
+	word := r.Status
+	if r.Noop {
+		word += " (noop)"
+	}
+	if r.CachedCatalog == "on_failure" {
+		word += " (cached catalog)"
+	}
+	return word
+}
+
+func newReportShow(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show one report", Args: oneArg("report id"), Example: "  troupe report show 3fa91c   # the beginning of the id is enough",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				r, err := m.Report(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return c.print(r, func(w *tabwriter.Writer) { showReport(w, r) })
+			})
+		},
+	}
+}
+
+func showReport(w *tabwriter.Writer, r adminapi.ReportDetail) {
+	fmt.Fprintf(w, "report\t%s\ncertname\t%s\nenvironment\t%s\nstatus\t%s\n", r.ID, r.Certname, r.Environment, statusWord(r.Report))
+	fmt.Fprintf(w, "time\t%s, %.1f s\nagent\tPuppet %s\nconfiguration\t%s\ntransaction\t%s\n", r.Time.Local().Format(time.DateTime), r.Seconds, r.PuppetVersion, r.ConfigurationVersion, r.TransactionUUID)
+	fmt.Fprintf(w, "resources\t%d, changed %d, failed %d\n", r.Resources, r.Changed, r.Failed)
+	for _, res := range r.Events {
+		fmt.Fprintf(w, "\n%s[%s]\t%s\n", res.Type, res.Title, outcome(res))
+		for _, e := range res.Events {
+			fmt.Fprintf(w, "  %s\t%s: %s\n", orDash(e.Property), e.Status, e.Message)
+		}
+	}
+	if len(r.Logs) > 0 {
+		fmt.Fprintln(w, "\nLOG")
+	}
+	for _, l := range r.Logs {
+		fmt.Fprintf(w, "%s\t%s: %s\n", l.Level, l.Source, l.Message)
+	}
+	if t := r.Metrics["time"]; len(t) > 0 {
+		fmt.Fprintln(w, "\nSECONDS\tIN")
+		for _, k := range slices.SortedFunc(maps.Keys(t), func(a, b string) int {
+			if t[a] > t[b] {
+				return -1
+			}
+			return 1
+		}) {
+			fmt.Fprintf(w, "%.3f\t%s\n", t[k], k)
+		}
+	}
+}
+
+func outcome(r puppet.ReportResource) string {
+	switch {
+	case r.Failed:
+		return "failed"
+	case r.Skipped:
+		return "skipped"
+	case r.Changed:
+		return "changed"
+	case r.OutOfSync:
+		return "out of sync"
+	}
+	return "unchanged"
+}

@@ -1,0 +1,186 @@
+// Package code serves environments: the folders of manifests, modules and data
+// that operators keep on disk.
+//
+// Nothing is ever served from such a folder itself. A [Repo] scans it and makes
+// an immutable [Version]: a tree of read-only files, named by the hash of its
+// content. That hash is what Puppet calls code_id. A run that began with one
+// version keeps it to its end, whatever a deploy does meanwhile, and two members
+// that see the same files name them alike.
+//
+// A Version answers what agents ask about files (metadata, recursive searches,
+// content) from its own tree in memory, so no request is ever turned into a path
+// of the file system and none can leave its mount. Begin with [Repo.Current];
+// DESIGN.md in this folder explains what lies on disk.
+package code
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"troupe/internal/fault"
+	"troupe/internal/puppet"
+	"troupe/internal/telemetry"
+)
+
+// Options tells a Repo where environments lie. Times and counts have good zeros.
+type Options struct {
+	EnvironmentPath []string          // folders of environments; in the first that has it an environment is found
+	BaseModulePath  []string          // module folders that every environment sees after its own
+	Settings        map[string]string // of puppet.conf, interpolated: default_manifest, environment_timeout, codedir, …
+	FileMounts      []FileMount       // of fileserver.conf, see LoadFileMounts
+	Dir             string            // where versions are kept; can be deleted while nothing runs
+	Group           int               // group of the Ruby workers, which alone may read Dir; 0 lets every user read it
+	Interval        time.Duration     // between full scans, the safety net below notification; 0 means 1 minute
+	Keep            int               // versions kept of each environment, beside retained ones; 0 means 3
+	Log             *slog.Logger      // nil discards
+	Registerer      prometheus.Registerer
+}
+
+// withDefaults fills the zeros and makes every path absolute.
+func (o Options) withDefaults() (Options, error) {
+	if o.Interval <= 0 {
+		o.Interval = time.Minute
+	}
+	if o.Keep <= 0 {
+		o.Keep = 3
+	}
+	o.Log = telemetry.Discard(o.Log).With(slog.String(telemetry.KeySystem, "code"))
+	if o.Dir == "" || len(o.EnvironmentPath) == 0 {
+		return o, fmt.Errorf("code needs a folder for versions and an environmentpath")
+	}
+
+	var err error
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return o, fmt.Errorf("finding the folder of versions: %w", err)
+	}
+	if o.EnvironmentPath, err = absolutePaths(o.EnvironmentPath); err != nil {
+		return o, err
+	}
+	o.BaseModulePath, err = absolutePaths(o.BaseModulePath)
+	return o, err
+}
+
+func absolutePaths(paths []string) ([]string, error) {
+	abs := make([]string, len(paths))
+	for i, p := range paths {
+		a, err := filepath.Abs(p)
+		if err != nil {
+			return nil, fmt.Errorf("making path %q absolute: %w", p, err)
+		}
+		abs[i] = a
+	}
+	return abs, nil
+}
+
+// A Repo turns folders into versions. It is safe for concurrent use.
+type Repo struct {
+	o         Options
+	store     *snapshots
+	watch     *watcher
+	checksums *checksums
+	metrics   *metrics
+
+	mu           sync.Mutex
+	environments map[puppet.Environment]*environment // those asked for since the start, and those with versions from before it
+}
+
+// New opens or creates the folder of versions. It scans nothing: an environment
+// is first looked at when it is asked for, or by Run if it was in use before.
+func New(o Options) (*Repo, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	store, err := openSnapshots(o.Dir, o.Group)
+	if err != nil {
+		return nil, err
+	}
+
+	r := &Repo{
+		o:            o,
+		store:        store,
+		watch:        newWatcher(o.Log),
+		checksums:    newChecksums(store),
+		metrics:      newMetrics(o.Registerer),
+		environments: map[puppet.Environment]*environment{},
+	}
+	for _, name := range store.environments() {
+		r.environments[name] = newEnvironment(r, name)
+	}
+	return r, nil
+}
+
+// Current returns the newest complete version. It sees every change that was
+// written before the call: a folder that changed is scanned again, after a short
+// wait for a deploy that is still writing.
+//
+// A folder that cannot be read leaves the last good version in service; without
+// one the error says what to mend.
+func (r *Repo) Current(ctx context.Context, e puppet.Environment) (*Version, error) {
+	env, err := r.environment(e)
+	if err != nil {
+		return nil, err
+	}
+	return env.fresh(ctx)
+}
+
+// Version returns the version of that content id if it is still kept.
+func (r *Repo) Version(ctx context.Context, e puppet.Environment, codeID string) (*Version, error) {
+	env, err := r.environment(e)
+	if err != nil {
+		return nil, err
+	}
+	if v := env.known(codeID); v != nil {
+		return v, nil
+	}
+	v, err := r.load(e, codeID)
+	if err != nil {
+		return nil, err
+	}
+	return env.remember(v), nil
+}
+
+// Drop forgets what is known about the folder of an environment, so that the
+// next call of Current reads all of it again.
+func (r *Repo) Drop(e puppet.Environment) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if env := r.environments[e]; env != nil {
+		env.drop()
+	}
+}
+
+// environment returns the state of e, and NotFound when no folder has that name.
+func (r *Repo) environment(e puppet.Environment) (*environment, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	env := r.environments[e]
+	if r.folder(e) == "" && (env == nil || env.current() == nil || env.gone()) {
+		return nil, fault.New(fault.NotFound, "Could not find environment '%s'", e)
+	}
+	if env == nil {
+		env = newEnvironment(r, e)
+		r.environments[e] = env
+	}
+	return env, nil
+}
+
+// active returns every environment that has been asked for, by name.
+func (r *Repo) active() []*environment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*environment, 0, len(r.environments))
+	for _, env := range r.environments {
+		all = append(all, env)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].name < all[j].name })
+	return all
+}

@@ -1,0 +1,64 @@
+package code
+
+// This file is one immutable state of one environment.
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"troupe/internal/puppet"
+)
+
+// A Version is one state of an environment and of the module folders that it
+// uses. It never changes; the paths below Root can be read by the Ruby workers.
+type Version struct {
+	Environment     puppet.Environment
+	ID              string      // content id, 64 hex digits: Puppet's code_id
+	Root            string      // folder of the snapshot
+	EnvironmentPath string      // below Root; contains a folder named as the environment
+	BaseModulePath  []string    // below Root, in the order of the setting; missing folders are left out
+	ModulePath      []string    // below Root: all of the environment's module folders
+	Manifest        string      // below Root: file or folder of the main manifest, which may not exist
+	Settings        Settings    // as environment.conf has them, with original paths
+	Paths           [][2]string // snapshot path and original path, longest first: put the second for the first in what people read
+	Warnings        []string    // what of the folder is not served, and why
+	Built           time.Time   // when this state was first seen by this process
+
+	repo    *Repo
+	tree    *tree
+	modules []*Module
+	users   *atomic.Int64 // shared by all Versions of one snapshot
+}
+
+// Retain keeps the snapshot on disk until a matching Release.
+func (v *Version) Retain() { v.users.Add(1) }
+
+// Release ends what Retain began.
+func (v *Version) Release() { v.users.Add(-1) }
+
+// OriginalPath turns a path below Root into the path it was copied from; other
+// paths are returned as they are.
+func (v *Version) OriginalPath(path string) string {
+	for _, p := range v.Paths {
+		if rest, ok := strings.CutPrefix(path, p[0]); ok && (rest == "" || rest[0] == '/') {
+			return p[1] + rest
+		}
+	}
+	return path
+}
+
+// Modules returns the modules of the environment in modulepath order, by name
+// within a folder. Of two with the same name only the first is there, as in
+// Puppet.
+func (v *Version) Modules() []*Module { return v.modules }
+
+// Module returns the module of that name, or nil.
+func (v *Version) Module(name string) *Module {
+	for _, m := range v.modules {
+		if m.Name == name {
+			return m
+		}
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+module Troupe
+  # Server asks the Go process what only it knows, over the channel of the
+  # request that is being compiled. Each distinct question is asked once per
+  # compile: collectors are evaluated again in every round.
+  module Server
+    class << self
+      attr_writer :channel
+
+      def forget
+        @answers = {}
+      end
+
+      def exported(type, host, filter)
+        ask('query' => 'exported', 'type' => type, 'host' => host, 'filter' => filter)
+      end
+
+      def puppetdb(query)
+        ask('query' => 'puppetdb', 'ast' => query)
+      end
+
+      private
+
+      def ask(question)
+        @answers ||= {}
+        @answers.fetch(question) do
+          answer = @channel.ask(question.merge('event' => 'query'))
+          raise Puppet::Error, answer['error'] if answer['error']
+
+          @answers[question] = answer['answer']
+        end
+      end
+    end
+  end
+end

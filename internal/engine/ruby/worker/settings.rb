@@ -1,0 +1,97 @@
+require 'delegate'
+
+module Troupe
+  # Settings sets Puppet up as the library of one server for one environment.
+  module Settings
+    # What the server decides: an operator's setting of these is not passed on.
+    OWN = %w[environmentpath basemodulepath environment_timeout storeconfigs storeconfigs_backend
+             node_terminus catalog_terminus catalog_cache_terminus node_cache_terminus].freeze
+
+    module_function
+
+    # Initializes the library and returns the environment. Names of settings
+    # that this generation of Puppet does not have are returned beside it.
+    def apply(open)
+      Puppet.settings.preferred_run_mode = :server
+      arguments, unknown = arguments_for(open)
+      # puppet.conf is read by the Go process, which passes on what it says.
+      Puppet.initialize_settings(arguments, false)
+      serve
+      [pin(open), unknown]
+    end
+
+    def arguments_for(open)
+      unknown = []
+      wanted = open['settings'].reject { |name, _| OWN.include?(name) }.merge(
+        'environmentpath' => open['environmentpath'], 'basemodulepath' => open['basemodulepath'].join(':'),
+        'environment_timeout' => 'unlimited', 'storeconfigs' => 'true'
+      )
+      arguments = wanted.flat_map do |name, value|
+        setting = Puppet.settings.setting(name.to_sym)
+        unknown << name if setting.nil?
+        setting.nil? ? [] : argument(setting, name, value)
+      end
+      [arguments, unknown]
+    end
+
+    # "--name false" would turn a boolean setting on.
+    def argument(setting, name, value)
+      return ["--#{name}", value] unless setting.is_a?(Puppet::Settings::BooleanSetting)
+
+      [%w[true yes 1].include?(value.downcase) ? "--#{name}" : "--no-#{name}"]
+    end
+
+    # What lib/puppet/server/puppet_config.rb of the real server sets, so that
+    # catalogs and $settings agree with it.
+    def serve
+      defaults = Puppet::Settings.app_defaults_for_run_mode(Puppet::Util::RunMode[:server])
+      Puppet.settings.initialize_app_defaults(defaults.merge(name: 'server'))
+      Puppet[:always_retry_plugins] = false
+      Puppet::ApplicationSupport.push_application_context(Puppet::Util::RunMode[:server], :not_required)
+
+      Puppet::FileServing::Content.indirection.terminus_class = :file_server
+      Puppet::FileServing::Metadata.indirection.terminus_class = :file_server
+      # storeconfigs sends collectors to this terminus, and sets caches that nothing here needs.
+      Puppet::Resource.indirection.terminus_class = :troupe
+      Puppet::Resource::Catalog.indirection.cache_class = nil
+      Puppet::Node::Facts.indirection.cache_class = nil
+    end
+
+    # Makes one instance of the environment stay for the life of the process,
+    # whatever environment_timeout its environment.conf has: its files never
+    # change.
+    def pin(open)
+      loader = Puppet.lookup(:environments)
+      environment = loader.get!(open['environment'])
+      run_version_script_on_the_original(environment, open['paths'])
+      Puppet.push_context({ environments: Pinned.new(loader, environment), current_environment: environment },
+                          'one environment for one process')
+      environment
+    end
+
+    # A config_version script asks git, and a snapshot has no repository.
+    def run_version_script_on_the_original(environment, paths)
+      command = environment.config_version
+      return if command.nil? || command.empty?
+
+      paths.each { |snapshot, original| command = command.gsub(snapshot, original) if File.directory?(original) }
+      environment.instance_variable_set(:@config_version, command)
+    end
+
+    # Pinned is a loader of environments that always gives the same instance.
+    class Pinned < SimpleDelegator
+      def initialize(loader, environment)
+        super(loader)
+        @environment = environment
+      end
+
+      def get(name)
+        name.to_sym == @environment.name ? @environment : super
+      end
+
+      def get!(name)
+        name.to_sym == @environment.name ? @environment : super
+      end
+    end
+  end
+end

@@ -1,0 +1,44 @@
+module Troupe
+  # A Worker answers one request at a time until the Go process closes its
+  # channel.
+  class Worker
+    def initialize(channel, environment, compilation, limits)
+      @channel = channel
+      @environment = environment
+      @compilation = compilation
+      @limits = limits
+    end
+
+    def run
+      Server.channel = @channel
+      Limits.memory(@limits['memory'])
+      while (request, = @channel.read)
+        head, body = answer(request)
+        @channel.write(head.merge('rss' => Limits.resident, 'strays' => strays?), body)
+      end
+    end
+
+    private
+
+    def answer(request)
+      Limits.cpu(request['deadline'])
+      case request['op']
+      when 'compile' then @compilation.compile(request)
+      when 'classes' then [{ 'event' => 'done', 'files' => ClassListing.new(@environment).to_a }, '']
+      else raise ArgumentError, "unknown command #{request['op']}"
+      end
+    rescue NoMemoryError
+      GC.start
+      [{ 'event' => 'failed', 'message' => '', 'memory' => true, 'logs' => [], 'timings' => {} }, '']
+    end
+
+    # Whether a function left processes running. The Go process then ends this
+    # worker with its whole group.
+    def strays?
+      nil while Process.wait(-1, Process::WNOHANG)
+      true
+    rescue Errno::ECHILD
+      false
+    end
+  end
+end

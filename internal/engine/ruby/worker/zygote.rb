@@ -1,0 +1,81 @@
+require_relative 'server'
+require_relative 'limits'
+require_relative 'logs'
+require_relative 'settings'
+require_relative 'node'
+require_relative 'exported'
+require_relative 'puppetdb_query'
+require_relative 'timings'
+require_relative 'compilation'
+require_relative 'class_listing'
+require_relative 'worker'
+
+module Troupe
+  # A Zygote holds one version of one environment. It is warmed by compiling
+  # catalogs of real nodes itself, so that every worker forked from it has the
+  # manifests, functions, types and data in memory.
+  class Zygote < ForkServer
+    # Loads, in the template, the code that every compile needs. Types and
+    # functions are not touched: a module may bring its own of the same name.
+    def self.preload
+      require 'puppet/parser'
+      require 'puppet/parser/compiler'
+      require 'puppet/pops'
+      require 'puppet/indirector/catalog/compiler'
+      require 'puppet/application_support'
+      require 'puppet/file_serving/metadata'
+      require 'puppet/file_serving/content'
+      require 'puppet/file_serving/configuration'
+      require 'puppet/node/facts'
+      Puppet::Pops::Loaders.prepend(PuppetdbQuery)
+      Puppet::Pops::Parser::EvaluatingParser.prepend(Timings::Parsing)
+    end
+
+    def initialize(channel, lifeline)
+      super(channel, lifeline) { |socket| Worker.new(socket, @environment, @compilation, @limits).run }
+    end
+
+    private
+
+    def serve(head)
+      case head['op']
+      when 'open' then open(head)
+      when 'warm' then warm(head)
+      when 'settle' then settle
+      else super
+      end
+    end
+
+    def open(head)
+      @limits = head['limits']
+      @logs = Logs.install
+      @environment, unknown = Settings.apply(head)
+      @compilation = Compilation.new(@environment, @logs)
+      @channel.write('event' => 'opened', 'unknown_settings' => unknown, 'logs' => @logs.to_a)
+    rescue StandardError, ScriptError => e
+      @channel.write('event' => 'failed', 'message' => Text.clean(e.message), 'logs' => @logs.to_a)
+    end
+
+    # The catalog is thrown away: what counts is what it made Puppet load.
+    def warm(request)
+      Server.channel = @channel
+      head, = @compilation.compile(request)
+      @channel.write('event' => 'warmed', 'message' => head['message'].to_s, 'logs' => head['logs'], 'timings' => head['timings'])
+    end
+
+    # Tidies the heap before the first fork, so that workers share more of it.
+    def settle
+      GC.start
+      if Process.respond_to?(:warmup)
+        Process.warmup
+      elsif GC.respond_to?(:compact)
+        begin
+          GC.compact
+        rescue NotImplementedError
+          nil
+        end
+      end
+      @channel.write('event' => 'settled', 'rss' => Limits.resident)
+    end
+  end
+end

@@ -1,0 +1,46 @@
+package journal
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// This file counts what the journal writes.
+
+type metrics struct {
+	records *prometheus.CounterVec
+	bytes   *prometheus.CounterVec
+	commits *prometheus.HistogramVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	f := promauto.With(r) // nil registers nothing
+	return &metrics{
+		records: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "troupe_journal_records_total", Help: "Records appended by this member.",
+		}, []string{"stream"}),
+		bytes: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "troupe_journal_bytes_total", Help: "Bytes of record bodies appended by this member, as stored.",
+		}, []string{"stream"}),
+		commits: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "troupe_journal_commit_seconds", Help: "Time to make one group of appends durable.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+		}, []string{"result"}),
+	}
+}
+
+func (m *metrics) commit(batches []*batch, took time.Duration, err error) {
+	if err != nil {
+		m.commits.WithLabelValues("error").Observe(took.Seconds())
+		return
+	}
+	m.commits.WithLabelValues("ok").Observe(took.Seconds())
+	for _, b := range batches {
+		for i, d := range b.drafts {
+			m.records.WithLabelValues(d.Stream.String()).Inc()
+			m.bytes.WithLabelValues(d.Stream.String()).Add(float64(len(b.bodies[i].data)))
+		}
+	}
+}

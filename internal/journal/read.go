@@ -1,0 +1,148 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// This file reads records back, and never returns a body that was not written.
+
+const (
+	maxRead     = 1000     // records in one answer
+	maxReadSize = 32 << 20 // bytes of bodies after which an answer takes no more
+)
+
+// Read returns up to limit records of a chain whose number is greater than
+// after, in order; fewer when their bodies are large. None means the end.
+//
+// A damaged record ends the answer. When it is the first, the error is a
+// [*DamageError], and the caller may go on after its Number.
+func (j *Journal) Read(ctx context.Context, o Origin, s Stream, after uint64, limit int) ([]Record, error) {
+	rows, err := j.rows(ctx, o, s, after, min(limit, maxRead))
+	if isCorrupt(err) && len(rows) == 0 {
+		return nil, j.unreadable(ctx, o, s, after, err)
+	}
+	if err != nil && !isCorrupt(err) {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	recs := make([]Record, 0, len(rows))
+	for i := range rows {
+		body, err := j.pack.unpack(rows[i].stored)
+		if err != nil && len(recs) > 0 {
+			return recs, nil
+		}
+		if err != nil {
+			d := &DamageError{Origin: o, Stream: s, Number: rows[i].Number, What: DamagedBody, Detail: err.Error()}
+			j.logDamage(ctx, d)
+			return nil, d
+		}
+		rows[i].Body = body
+		recs = append(recs, rows[i].Record)
+	}
+	return recs, nil
+}
+
+// Last returns the number of the newest record of a chain, 0 when there is none.
+func (j *Journal) Last(ctx context.Context, o Origin, s Stream) (uint64, error) {
+	var n uint64
+	err := j.read.QueryRowContext(ctx, `SELECT last FROM chain WHERE origin = ? AND stream = ?`, o, s).Scan(&n)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("read end of journal: %w", err)
+	}
+	return n, nil
+}
+
+// Origins returns the members whose records are in this journal, itself included.
+func (j *Journal) Origins(ctx context.Context) ([]Origin, error) {
+	chains, err := j.chains(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := []Origin{j.origin}
+	for _, c := range chains {
+		all = append(all, c.origin)
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// A chainRow is what the file says about a chain as a whole.
+type chainRow struct {
+	id         int64
+	origin     Origin
+	stream     Stream
+	base, last uint64
+	baseHash   [32]byte
+	lastHash   [32]byte
+}
+
+func (j *Journal) chains(ctx context.Context) ([]chainRow, error) {
+	rows, err := j.read.QueryContext(ctx, `SELECT id, origin, stream, base, base_hash, last, last_hash FROM chain ORDER BY origin, stream`)
+	if err != nil {
+		return nil, fmt.Errorf("read chains of journal: %w", err)
+	}
+	defer rows.Close()
+	var all []chainRow
+	for rows.Next() {
+		var c chainRow
+		var base, last []byte
+		if err := rows.Scan(&c.id, &c.origin, &c.stream, &c.base, &base, &c.last, &last); err != nil {
+			return nil, fmt.Errorf("read chains of journal: %w", err)
+		}
+		copy(c.baseHash[:], base)
+		copy(c.lastHash[:], last)
+		all = append(all, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read chains of journal: %w", err)
+	}
+	return all, nil
+}
+
+// A row is a record as the file holds it; its Body is not unpacked yet.
+type row struct {
+	Record
+	stored stored
+}
+
+// rows returns stored records after a number. On an error it returns those that
+// it has read before it.
+func (j *Journal) rows(ctx context.Context, o Origin, s Stream, after uint64, limit int) ([]row, error) {
+	rows, err := j.read.QueryContext(ctx, `SELECT number, time, kind, r.key, length, sum, hash, form, body
+		FROM record r JOIN chain c ON c.id = r.chain
+		WHERE c.origin = ? AND c.stream = ? AND r.number > ? ORDER BY r.number LIMIT ?`, o, s, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []row
+	for size := 0; size < maxReadSize && rows.Next(); {
+		r := row{Record: Record{Origin: o, Stream: s}}
+		var sum, hash []byte
+		if err := rows.Scan(&r.Number, &r.Time, &r.Kind, &r.Key, &r.stored.length, &sum, &hash, &r.stored.form, &r.stored.data); err != nil {
+			return all, err
+		}
+		copy(r.stored.sum[:], sum)
+		copy(r.Hash[:], hash)
+		size += max(r.stored.length, len(r.stored.data))
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+// unreadable names the record at which SQLite fails: the next number that the
+// index knows, or the very next one.
+func (j *Journal) unreadable(ctx context.Context, o Origin, s Stream, after uint64, cause error) *DamageError {
+	d := &DamageError{Origin: o, Stream: s, Number: after + 1, What: Unreadable, Detail: cause.Error()}
+	var next sql.Null[uint64]
+	err := j.read.QueryRowContext(ctx, `SELECT min(number) FROM record r JOIN chain c ON c.id = r.chain
+		WHERE c.origin = ? AND c.stream = ? AND number > ?`, o, s, after).Scan(&next)
+	if err == nil && next.Valid {
+		d.Number = next.V
+	}
+	j.logDamage(ctx, d)
+	return d
+}

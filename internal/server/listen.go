@@ -1,0 +1,130 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"troupe/internal/ca"
+)
+
+// This file is the TLS front: one port for agents, tools and other servers, as
+// Puppet Server has it. A client certificate is wanted, not required; whoever
+// shows one must have it from our CA and not revoked, or the handshake fails.
+
+// front is the listener with its certificate, which can be replaced while
+// connections stay open.
+type front struct {
+	authority *ca.Authority
+	cert      atomic.Pointer[tls.Certificate]
+	http      *http.Server
+	listener  net.Listener
+	grace     time.Duration
+}
+
+// frontLimits bound what one client may hold on to.
+type frontLimits struct {
+	header, read, write, idle time.Duration
+	grace                     time.Duration
+}
+
+func newFront(authority *ca.Authority, cert *tls.Certificate, h http.Handler, l frontLimits, log *slog.Logger) *front {
+	f := &front{authority: authority, grace: l.grace}
+	f.cert.Store(cert)
+	f.http = &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: l.header,
+		ReadTimeout:       l.read,
+		WriteTimeout:      l.write,
+		IdleTimeout:       l.idle,
+		MaxHeaderBytes:    256 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		// Agents speak HTTP/1.1 only; without HTTP/2 there is one behaviour to prove.
+		Protocols: http1Only(),
+	}
+	return f
+}
+
+func http1Only() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
+}
+
+// open binds the port. An address in use is told with the way out.
+func (f *front) open(ctx context.Context, addr string) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen on %s: another process has this port; stop it (a puppetserver?) or choose another with --listen: %w", addr, err)
+	}
+	if errors.Is(err, syscall.EACCES) {
+		return fmt.Errorf("listen on %s: no permission for this port; run as root or choose a port above 1023 with --listen: %w", addr, err)
+	}
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	f.listener = l
+	return nil
+}
+
+// run serves until ctx ends, then lets running requests finish.
+func (f *front) run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- f.http.Serve(tls.NewListener(f.listener, f.tlsConfig())) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.grace)
+	defer cancel()
+	err := f.http.Shutdown(stop)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests still running after %v were cut", f.grace), f.http.Close())
+	}
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return err
+}
+
+func (f *front) tlsConfig() *tls.Config {
+	base := &tls.Config{
+		MinVersion:       tls.VersionTLS12,
+		NextProtos:       []string{"http/1.1"},
+		ClientAuth:       tls.VerifyClientCertIfGiven,
+		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.cert.Load(), nil },
+		VerifyConnection: f.refuseRevoked,
+	}
+	// The pool is asked for at each handshake: an imported or renewed issuer
+	// counts for the next connection without a restart.
+	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := base.Clone()
+		c.GetConfigForClient = nil
+		c.ClientCAs = f.authority.Pool()
+		return c, nil
+	}
+	return base
+}
+
+// refuseRevoked also runs when a session is resumed, so a revoked agent cannot
+// come back on a ticket.
+func (f *front) refuseRevoked(cs tls.ConnectionState) error {
+	for _, chain := range cs.VerifiedChains {
+		if f.authority.Revoked(chain[0]) {
+			return fmt.Errorf("certificate %s of %q is revoked", serial(chain[0]), chain[0].Subject.CommonName)
+		}
+	}
+	return nil
+}
+
+func serial(c *x509.Certificate) string { return fmt.Sprintf("%X", c.SerialNumber) }

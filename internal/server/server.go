@@ -1,0 +1,316 @@
+// Package server turns a configuration into one running member: it is the one
+// list of the member's parts, the order in which they start, and the reverse
+// order in which they stop.
+//
+// Begin with [Run]. [RunOffline] opens the same parts without the port, for a
+// command on a folder that nobody serves.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"troupe/internal/adminapi"
+	"troupe/internal/agentapi"
+	"troupe/internal/authz"
+	"troupe/internal/ca"
+	"troupe/internal/caapi"
+	"troupe/internal/classifier"
+	"troupe/internal/code"
+	"troupe/internal/config"
+	"troupe/internal/engine/ruby"
+	"troupe/internal/journal"
+	"troupe/internal/statusapi"
+	"troupe/internal/store"
+	"troupe/internal/telemetry"
+)
+
+// Options tunes a member's process.
+type Options struct {
+	Load    func() (*config.Config, error) // reads the configuration again on SIGHUP
+	Log     *slog.Logger
+	Level   *slog.LevelVar // follows log.level on reload; nil keeps what it is
+	Version string
+}
+
+// member holds the parts of one running member.
+type member struct {
+	cfg      atomic.Pointer[config.Config]
+	o        Options
+	log      *slog.Logger
+	registry *prometheus.Registry
+	started  time.Time
+
+	journal    *journal.Journal
+	store      *store.DB
+	authority  *ca.Authority
+	code       *code.Repo
+	engine     *ruby.Pool
+	classifier *classifier.Classifier
+	guard      *authz.Guard
+	front      *front
+	notify     notifier
+	serving    atomic.Bool // the port is open and nothing is being stopped
+}
+
+// Run opens the member, serves, and returns when ctx ended and everything that
+// was running is finished.
+func Run(ctx context.Context, cfg *config.Config, o Options) error {
+	m, err := open(ctx, cfg, o)
+	if err != nil {
+		return err
+	}
+	if err := m.openFront(ctx); err != nil {
+		return errors.Join(err, m.close())
+	}
+	m.log.Info("member starts", "certname", cfg.Certname, "data", cfg.Data, "listen", m.front.listener.Addr().String(),
+		"version", o.Version, "origin", string(m.journal.Origin()))
+	err = runStages(ctx, append(m.stages(),
+		stage{"admin", m.runAdmin, 15 * time.Second},
+		stage{"reload", m.runReload, 5 * time.Second},
+		stage{"metrics", m.runMetrics, 5 * time.Second},
+		stage{"front", m.runFront, frontGrace + 5*time.Second},
+		stage{"watchdog", func(ctx context.Context) error { return m.notify.runWatchdog(ctx, m.healthy) }, 5 * time.Second},
+	))
+	return errors.Join(err, m.close())
+}
+
+// RunOffline opens the member without its port, calls fn with a client of it, and
+// closes it again.
+func RunOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, fn func(*adminapi.Client) error) error {
+	m, err := open(ctx, cfg, Options{Log: log})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var result error
+	stages := append(m.stages(),
+		stage{"admin", m.runAdmin, 15 * time.Second},
+		stage{"command", func(ctx context.Context) error {
+			client, err := dialSoon(ctx, cfg.Data)
+			if err == nil {
+				err = fn(client)
+			}
+			result = err
+			return nil
+		}, 15 * time.Minute},
+	)
+	err = runStages(ctx, stages)
+	return errors.Join(result, err, m.close())
+}
+
+// dialSoon connects to the admin socket, which another stage is opening now.
+func dialSoon(ctx context.Context, data string) (*adminapi.Client, error) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	for {
+		client, err := adminapi.Dial(ctx, data)
+		if !errors.Is(err, adminapi.ErrNotRunning) {
+			return client, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-deadline.C:
+			return nil, err
+		case <-tick.C:
+		}
+	}
+}
+
+// open opens every part that has state, in the order in which they lean on each
+// other. Nothing runs yet. What was opened is closed when a later part fails.
+func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err error) {
+	m = &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier()}
+	m.cfg.Store(cfg)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.close())
+		}
+	}()
+
+	// Workers of another user read snapshots below this folder, so it can be
+	// passed through; each part keeps its own folder to itself.
+	if err := os.MkdirAll(cfg.Data, 0o711); err != nil { //nolint:gosec // see above
+		return nil, fmt.Errorf("create the data folder: %w", err)
+	}
+	m.journal, err = journal.Open(filepath.Join(cfg.Data, "journal"), journal.Options{Log: m.log, Registerer: m.registry})
+	if err != nil {
+		return nil, err
+	}
+	m.store, err = store.Open(ctx, filepath.Join(cfg.Data, "store"), m.journal, storeOptions(cfg, m))
+	if err != nil {
+		return nil, err
+	}
+	m.authority, err = ca.Open(ctx, filepath.Join(cfg.Data, "ca"), m.journal, caOptions(cfg, m.log))
+	if err != nil {
+		return nil, err
+	}
+	m.code, err = code.New(codeOptions(cfg, m))
+	if err != nil {
+		return nil, err
+	}
+	m.engine, err = ruby.New(engineOptions(cfg, m))
+	if err != nil {
+		return nil, err
+	}
+	m.classifier = classifier.New(classifierOptions(cfg, m))
+	guard, err := guardOptions(cfg, m)
+	if err != nil {
+		return nil, err
+	}
+	m.guard = authz.NewGuard(guard)
+	return m, nil
+}
+
+// close lets go of what open opened, last first.
+func (m *member) close() error {
+	var errs []error
+	if m.authority != nil {
+		errs = append(errs, m.authority.Close())
+	}
+	if m.store != nil {
+		errs = append(errs, m.store.Close())
+	}
+	if m.journal != nil {
+		errs = append(errs, m.journal.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// stages are the parts that run whether or not the port is open. The journal
+// comes first and so stops last: what the others still write must be kept.
+func (m *member) stages() []stage {
+	return []stage{
+		{"journal", m.journal.Run, 10 * time.Second},
+		{"store", m.store.Run, 20 * time.Second},
+		{"ca", m.authority.Run, 10 * time.Second},
+		{"code", m.code.Run, 10 * time.Second},
+		{"engine", m.engine.Run, 30 * time.Second},
+	}
+}
+
+// frontGrace is how long requests that run may go on after the stop signal: the
+// longest is a compile at its deadline.
+const frontGrace = 5 * time.Minute
+
+func (m *member) openFront(ctx context.Context) error {
+	cfg := m.cfg.Load()
+	cert, err := m.serverCertificate(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	m.front = newFront(m.authority, cert, m.handler(), frontLimits{
+		header: 30 * time.Second, read: cfg.HTTP.ReadTimeout, write: cfg.HTTP.WriteTimeout, idle: cfg.HTTP.IdleTimeout, grace: frontGrace,
+	}, m.log)
+	return m.front.open(ctx, cfg.Listen)
+}
+
+// serverCertificate is issued by our own CA and kept in the data folder.
+func (m *member) serverCertificate(ctx context.Context, cfg *config.Config) (*tls.Certificate, error) {
+	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: cfg.Certname, AltNames: cfg.DNSAltNames, KeyType: cfg.TLS.KeyType})
+	if err != nil {
+		return nil, fmt.Errorf("server certificate of %s: %w", cfg.Certname, err)
+	}
+	return cert, nil
+}
+
+// handler is the whole HTTP surface.
+func (m *member) handler() http.Handler {
+	agents := agentapi.New(m.guard, m.code, m.engine, m.store, m.classifier, agentOptions(m)).Handler()
+	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.PuppetVersion(), Log: m.log}).Handler()
+	status := statusapi.New(m.guard, m.services(), statusapi.Options{
+		Metrics: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), Beans: m.beans, Version: m.engine.PuppetVersion(), Log: m.log,
+	}).Handler()
+	mux := http.NewServeMux()
+	mux.Handle("/puppet-ca/v1/", certificates)
+	mux.Handle("/status/v1/", status)
+	mux.Handle("/metrics", status)
+	mux.Handle("/metrics/", status)
+	mux.Handle("/", agents)
+	return logged(mux, m.log, newRequestMetrics(m.registry))
+}
+
+// runFront tells the world that the member serves, serves, and takes it back
+// before it lets running requests finish.
+func (m *member) runFront(ctx context.Context) error {
+	cfg := m.cfg.Load()
+	addrFile := filepath.Join(cfg.Data, "listen.addr")
+	if err := writeFile(addrFile, m.front.listener.Addr().String()+"\n"); err != nil {
+		return err
+	}
+	m.serving.Store(true)
+	if err := m.notify.send("READY=1"); err != nil {
+		m.log.Warn("service manager was not told that the member is ready", telemetry.KeyErr, err)
+	}
+	stopping := context.AfterFunc(ctx, func() {
+		m.serving.Store(false)
+		if err := m.notify.send("STOPPING=1"); err != nil {
+			m.log.Warn("service manager was not told that the member stops", telemetry.KeyErr, err)
+		}
+	})
+	defer stopping()
+	err := m.front.run(ctx)
+	return errors.Join(err, os.Remove(addrFile))
+}
+
+// writeFile replaces a file in one step, so that a reader never sees half of it.
+func writeFile(path, text string) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil { //nolint:gosec // an address is no secret
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+func (m *member) runAdmin(ctx context.Context) error {
+	cfg := m.cfg.Load()
+	api := adminapi.New(adminapi.Member{
+		Authority: m.authority, Store: m.store, Journal: m.journal, Code: m.code, Compiler: m.engine, Classifier: m.classifier,
+		Name: string(cfg.Certname), Reload: m.reload,
+	}, m.log)
+	return api.Run(ctx, cfg.Data)
+}
+
+// runMetrics serves /metrics without TLS on the address of metrics.listen, which
+// should be a loopback one; without it only the main port has them.
+func (m *member) runMetrics(ctx context.Context) error {
+	addr := m.cfg.Load().Metrics.Listen
+	if addr == "" {
+		<-ctx.Done()
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	srv := &http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- srv.ListenAndServe() }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("metrics.listen: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	err := srv.Shutdown(stop)
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return err
+}

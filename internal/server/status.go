@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"troupe/internal/statusapi"
+)
+
+// This file says how the member does. Each answer comes from asking the part.
+
+// healthy fails when the member cannot do its work: it asks the journal for a
+// read and the engine for its workers.
+func (m *member) healthy(ctx context.Context) error {
+	if _, err := m.journal.Origins(ctx); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return m.engine.Healthy(ctx)
+}
+
+// services are what /status/v1 shows, with the names that Puppet Server's clients
+// look for. Agents ask for "server" (8, 7) or "master" (5, 6).
+func (m *member) services() []statusapi.Service {
+	return []statusapi.Service{
+		{Name: "ca", Version: m.o.Version, Check: m.checkCA},
+		{Name: "server", Version: m.o.Version, Check: m.checkServer},
+		{Name: "master", Version: m.o.Version, Check: m.checkServer},
+		{Name: "jruby-metrics", Version: m.o.Version, Check: m.checkEngine},
+		{Name: "puppet-profiler", Version: m.o.Version, Check: m.checkStore},
+		{Name: "status-service", Version: m.o.Version, Check: m.checkSelf},
+	}
+}
+
+// phase is running, unless the member has not begun or has begun to stop.
+func (m *member) phase() statusapi.State {
+	if m.serving.Load() {
+		return statusapi.StateRunning
+	}
+	return statusapi.StateStopping
+}
+
+func (m *member) checkCA(ctx context.Context, detail string) (statusapi.State, map[string]any) {
+	if _, err := m.journal.Origins(ctx); err != nil {
+		return statusapi.StateError, map[string]any{"error": err.Error()}
+	}
+	if detail != "debug" {
+		return m.phase(), nil
+	}
+	return m.phase(), map[string]any{"expirations": m.authority.Expirations()}
+}
+
+func (m *member) checkServer(ctx context.Context, detail string) (statusapi.State, map[string]any) {
+	if err := m.healthy(ctx); err != nil {
+		return statusapi.StateError, map[string]any{"error": err.Error()}
+	}
+	if detail != "debug" {
+		return m.phase(), nil
+	}
+	environments, err := m.code.Environments(ctx)
+	if err != nil {
+		return statusapi.StateError, map[string]any{"error": err.Error()}
+	}
+	names := make([]string, len(environments))
+	for i, e := range environments {
+		names[i] = string(e.Name)
+	}
+	return m.phase(), map[string]any{"environments": names, "puppet_version": m.engine.PuppetVersion()}
+}
+
+func (m *member) checkEngine(ctx context.Context, detail string) (statusapi.State, map[string]any) {
+	err := m.engine.Healthy(ctx)
+	if err != nil {
+		return statusapi.StateError, map[string]any{"error": err.Error()}
+	}
+	if detail != "debug" {
+		return m.phase(), nil
+	}
+	s := m.engine.Stats()
+	return m.phase(), map[string]any{"experimental": map[string]any{"metrics": map[string]any{
+		"num-jrubies": s.Workers, "num-free-jrubies": s.Idle, "requested-count": s.Requests,
+		"num-pool-locks": 0, "queue-length": s.Queued, "queue-limit-hit-count": s.Refused, "borrow-timeout-count": s.Deadlines,
+	}}}
+}
+
+func (m *member) checkStore(ctx context.Context, _ string) (statusapi.State, map[string]any) {
+	if err := m.store.Ping(ctx); err != nil {
+		return statusapi.StateError, map[string]any{"error": err.Error()}
+	}
+	return m.phase(), nil
+}
+
+func (m *member) checkSelf(_ context.Context, detail string) (statusapi.State, map[string]any) {
+	if detail != "debug" {
+		return m.phase(), nil
+	}
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	return m.phase(), map[string]any{"experimental": map[string]any{"jvm-metrics": map[string]any{
+		"up-time-ms": time.Since(m.started).Milliseconds(), "start-time-ms": m.started.UnixMilli(),
+		"heap-memory":      map[string]any{"used": mem.HeapAlloc, "committed": mem.HeapSys, "init": 0, "max": -1},
+		"threading":        map[string]any{"thread-count": runtime.NumGoroutine()},
+		"file-descriptors": map[string]any{"used": openFiles()},
+	}}}
+}
+
+// openFiles counts this process's descriptors; -1 when /proc does not tell.
+func openFiles() int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return -1
+	}
+	return len(list)
+}
+
+// beans are the names that collectors of Puppet Server read through Jolokia.
+func (m *member) beans() map[string]statusapi.Bean {
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	s := m.engine.Stats()
+	value := func(v any) statusapi.Bean { return statusapi.Bean{"Value": v} }
+	count := func(v any) statusapi.Bean { return statusapi.Bean{"Count": v} }
+	prefix := "puppetserver:name=puppetlabs." + string(m.cfg.Load().Certname)
+	return map[string]statusapi.Bean{
+		"java.lang:type=Memory": {"HeapMemoryUsage": map[string]any{"used": mem.HeapAlloc, "committed": mem.HeapSys, "init": 0, "max": -1}},
+		"java.lang:type=Runtime": {
+			"Uptime": time.Since(m.started).Milliseconds(), "StartTime": m.started.UnixMilli(), "Name": fmt.Sprintf("%d@troupe", os.Getpid()),
+		},
+		prefix + ".jruby.num-jrubies":           value(s.Workers),
+		prefix + ".jruby.num-free-jrubies":      value(s.Idle),
+		prefix + ".jruby.request-count":         count(s.Requests),
+		prefix + ".jruby.queue-length":          value(s.Queued),
+		prefix + ".jruby.queue-limit-hit-meter": count(s.Refused),
+		prefix + ".jruby.borrow-timeout-count":  count(s.Deadlines),
+	}
+}

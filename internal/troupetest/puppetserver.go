@@ -1,0 +1,213 @@
+package troupetest
+
+// This file runs the real Puppet Server of Debian 12, as a peer to record and to exchange CA folders with.
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const debianServerConf = "/etc/puppet/puppetserver"
+
+// PuppetServer is a real puppetserver 7.9.5 on the loopback address, with folders of its own. It runs as user puppet.
+type PuppetServer struct {
+	Dir  string // holds puppet/puppet.conf, code/, ca/, ssl/, log/
+	Addr string // address:port
+
+	proc *process
+}
+
+// PuppetServerOptions chooses what differs between tests.
+type PuppetServerOptions struct {
+	Certname     string            // "" means puppet.example.test
+	Environments string            // a folder of environments, copied; "" means one empty environment
+	CA           string            // a CA folder to start on, copied; "" lets the server make one
+	Autosign     bool              // sign every request
+	Conf         map[string]string // further text appended to conf.d files, by file name
+	Settings     []string          // further lines of the [server] section of puppet.conf
+}
+
+// StartPuppetServer starts the server and waits until it answers: 25 to 60 seconds on two cores.
+func StartPuppetServer(t testing.TB, o PuppetServerOptions) *PuppetServer {
+	t.Helper()
+	if o.Certname == "" {
+		o.Certname = "puppet.example.test"
+	}
+
+	s := &PuppetServer{Dir: TempDir(t), Addr: freeAddress(t)}
+	s.writeFolders(t, o)
+	s.start(t)
+	return s
+}
+
+// Stop ends the server with TERM, as its unit file does.
+func (s *PuppetServer) Stop(t testing.TB) {
+	t.Helper()
+	if err := s.proc.signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.proc.wait(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// CA returns the CA folder.
+func (s *PuppetServer) CA() string { return filepath.Join(s.Dir, "ca") }
+
+// SSL returns the ssldir, in which the server's own certificate lies.
+func (s *PuppetServer) SSL() string { return filepath.Join(s.Dir, "ssl") }
+
+// Code returns the folder of environments.
+func (s *PuppetServer) Code() string { return filepath.Join(s.Dir, "code", "environments") }
+
+// writeFolders copies Debian's configuration and turns its paths into the server's own.
+func (s *PuppetServer) writeFolders(t testing.TB, o PuppetServerOptions) {
+	t.Helper()
+	for _, dir := range []string{"puppet", "code/environments/production/manifests", "var", "run", "log", "conf.d", "ssl"} {
+		mkdir(t, filepath.Join(s.Dir, dir))
+	}
+	if o.Environments != "" {
+		copyTree(t, o.Environments, s.Code())
+	}
+	if o.CA != "" {
+		copyTree(t, o.CA, s.CA())
+	}
+
+	_, port, err := net.SplitHostPort(s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := strings.NewReplacer(
+		"/etc/puppet/puppetserver", s.Dir, "/etc/puppet/code", s.Dir+"/code", "/etc/puppet", s.Dir+"/puppet",
+		"/var/lib/puppetserver/jruby-gems", "/var/lib/puppetserver/jruby-gems", "/var/lib/puppetserver", s.Dir+"/var",
+		"/run/puppetserver", s.Dir+"/run", "/var/log/puppetserver", s.Dir+"/log",
+		"0.0.0.0", "127.0.0.1", "8140", port, "#max-active-instances: 1", "max-active-instances: 1",
+	)
+	for _, name := range []string{"auth", "ca", "global", "metrics", "puppetserver", "web-routes", "webserver"} {
+		text := readFile(t, filepath.Join(debianServerConf, "conf.d", name+".conf"))
+		writeFile(t, filepath.Join(s.Dir, "conf.d", name+".conf"), own.Replace(text)+o.Conf[name+".conf"])
+	}
+	for _, name := range []string{"logback.xml", "request-logging.xml"} {
+		writeFile(t, filepath.Join(s.Dir, name), own.Replace(readFile(t, filepath.Join(debianServerConf, name))))
+	}
+
+	writeFile(t, filepath.Join(s.Dir, "puppet", "puppet.conf"), strings.Join(append([]string{
+		"[main]", "server = localhost", "serverport = " + port, "ssldir = " + s.SSL(), "cadir = " + s.CA(),
+		"[server]", "certname = " + o.Certname, "dns_alt_names = puppet,localhost",
+		"codedir = " + s.Dir + "/code", "environment_timeout = 0", "storeconfigs = false", "reports = store",
+		"autosign = " + strconv.FormatBool(o.Autosign),
+	}, o.Settings...), "\n")+"\n")
+	writeFile(t, filepath.Join(s.Dir, "run", "restart"), "0")
+	run(t, exec.CommandContext(t.Context(), "chown", "-R", "puppet:puppet", s.Dir))
+}
+
+func (s *PuppetServer) start(t testing.TB) {
+	t.Helper()
+	// The java line of Debian's unit file.
+	cmd := exec.Command("/usr/bin/java", "-Xms512m", "-Xmx1g",
+		"-Djruby.logger.class=com.puppetlabs.jruby_utils.jruby.Slf4jLogger", "-Djruby.lib=/usr/share/jruby/lib",
+		"-XX:+CrashOnOutOfMemoryError", "-jar", "/usr/share/puppetserver/puppetserver.jar",
+		"--config", filepath.Join(s.Dir, "conf.d"), "--bootstrap-config", debianServerConf+"/services.d",
+		"--restart-file", filepath.Join(s.Dir, "run", "restart"))
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: puppetUser(t)}
+	s.proc = startProcess(t, "puppetserver", filepath.Join(s.Dir, "log", "console.log"), cmd)
+
+	client := &http.Client{
+		Timeout: 5 * time.Second,
+		// Readiness only: the test does not know the CA yet.
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
+	}
+	Eventually(t, 3*time.Minute, "puppetserver answers /status/v1/simple", func() bool {
+		if s.proc.ended() {
+			t.Fatalf("puppetserver ended: %v", s.proc.err)
+		}
+		answer, err := client.Get("https://" + s.Addr + "/status/v1/simple")
+		if err != nil {
+			return false
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		return err == nil && string(body) == "running"
+	})
+}
+
+// puppetUser is the user that Debian's package makes for the server.
+func puppetUser(t testing.TB) *syscall.Credential {
+	t.Helper()
+	u, err := user.Lookup("puppet")
+	if err != nil {
+		t.Fatalf("%v: install the package puppetserver (tools/packages.sh puppetserver)", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+// freeAddress returns a loopback address that nobody listens on. Another process could take it before its user does;
+// servers that can listen on port 0 must do that instead.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func mkdir(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func writeFile(t testing.TB, path, text string) {
+	t.Helper()
+	mkdir(t, filepath.Dir(path))
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyTree(t testing.TB, from, to string) {
+	t.Helper()
+	mkdir(t, to)
+	run(t, exec.CommandContext(t.Context(), "cp", "-R", from+"/.", to))
+}
+
+func run(t testing.TB, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+	}
+	return string(out)
+}
