@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -13,13 +14,49 @@ import (
 
 // This file lists, signs, revokes, cleans, makes, renews and exports certificates.
 
+// Certificate is a request or a certificate, with the keys of certificate_status.
+type Certificate struct {
+	Name            string            `json:"name"`
+	State           string            `json:"state"` // requested, signed, revoked
+	DNSAltNames     []string          `json:"dns_alt_names"`
+	SubjectAltNames []string          `json:"subject_alt_names"`
+	Extensions      map[string]string `json:"authorization_extensions"`
+	Fingerprint     string            `json:"fingerprint"`
+	Fingerprints    ca.Fingerprints   `json:"fingerprints"`
+	SerialNumber    string            `json:"serial_number,omitempty"` // upper-case hex
+	NotBefore       time.Time         `json:"not_before,omitzero"`
+	NotAfter        time.Time         `json:"not_after,omitzero"`
+}
+
+func certificateOf(s ca.Status) Certificate {
+	c := Certificate{
+		Name: s.Name, State: s.State, DNSAltNames: s.DNSAltNames, SubjectAltNames: s.AltNames, Extensions: map[string]string{},
+		Fingerprint: s.Fingerprints.Default, Fingerprints: s.Fingerprints, NotBefore: s.NotBefore, NotAfter: s.NotAfter,
+	}
+	for _, e := range s.Extensions {
+		c.Extensions[e.Name] = e.Value
+	}
+	if s.Serial != nil {
+		c.SerialNumber = fmt.Sprintf("%X", s.Serial)
+	}
+	return c
+}
+
 func (a *API) certificates(r *http.Request) (any, error) {
-	return a.m.Authority.Statuses(r.Context(), r.URL.Query().Get("state"))
+	list, err := a.m.Authority.Statuses(r.Context(), r.URL.Query().Get("state"))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Certificate, len(list))
+	for i, s := range list {
+		out[i] = certificateOf(s)
+	}
+	return out, nil
 }
 
 // Certificates lists requests and certificates; state is "", requested, signed or revoked.
-func (c *Client) Certificates(ctx context.Context, state string) ([]ca.Status, error) {
-	var out []ca.Status
+func (c *Client) Certificates(ctx context.Context, state string) ([]Certificate, error) {
+	var out []Certificate
 	err := c.call(ctx, http.MethodGet, "/v1/certificates?state="+url.QueryEscape(state), nil, &out)
 	return out, err
 }
@@ -151,6 +188,33 @@ func (a *API) generate(r *http.Request) (any, error) {
 func (c *Client) Generate(ctx context.Context, q GenerateRequest) (KeyPair, error) {
 	var out KeyPair
 	err := c.call(ctx, http.MethodPost, "/v1/certificates/generate", q, &out)
+	return out, err
+}
+
+type nameRequest struct {
+	Certname string `json:"certname"`
+}
+
+func (a *API) renew(r *http.Request) (any, error) {
+	var q nameRequest
+	if err := decode(r, &q); err != nil {
+		return nil, err
+	}
+	name, err := puppet.ParseCertname(q.Certname)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := a.m.Authority.Reissue(r.Context(), name, 0)
+	if err != nil {
+		return nil, err
+	}
+	return KeyPair{Certname: q.Certname, Certificate: string(cert), Bundle: string(a.m.Authority.Bundle()), CRLs: string(a.m.Authority.CRLs())}, nil
+}
+
+// Renew issues a name's certificate again for the same key.
+func (c *Client) Renew(ctx context.Context, certname string) (KeyPair, error) {
+	var out KeyPair
+	err := c.call(ctx, http.MethodPost, "/v1/certificates/renew", nameRequest{certname}, &out)
 	return out, err
 }
 

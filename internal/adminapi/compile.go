@@ -65,6 +65,8 @@ func (a *API) compile(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	version.Retain()
+	defer version.Release()
 
 	start := time.Now()
 	result, err := a.m.Compiler.Compile(ctx, engine.Request{
@@ -75,7 +77,7 @@ func (a *API) compile(r *http.Request) (any, error) {
 	})
 	out := CompileResult{Environment: string(env), CodeID: version.ID, Seconds: time.Since(start).Seconds()}
 	if failed, ok := errors.AsType[*engine.CompileError](err); ok {
-		out.Error, out.Logs = failed.Msg, failed.Logs
+		out.Error, out.Logs, out.Timings = failed.Msg, failed.Logs, seconds(failed.Timings)
 		return out, nil
 	}
 	if err != nil {

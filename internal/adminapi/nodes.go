@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"troupe/internal/fault"
 	"troupe/internal/puppet"
 	"troupe/internal/store"
 )
@@ -18,6 +19,7 @@ type Node struct {
 	Certname         string    `json:"certname"`
 	Environment      string    `json:"environment"`
 	Status           string    `json:"status"` // of the latest report
+	Noop             bool      `json:"noop"`   // so was the latest run
 	Active           bool      `json:"active"`
 	FactsTimestamp   time.Time `json:"facts_timestamp,omitzero"`
 	CatalogTimestamp time.Time `json:"catalog_timestamp,omitzero"`
@@ -47,15 +49,49 @@ type NodeDetail struct {
 }
 
 func (a *API) nodes(r *http.Request) (any, error) {
-	list, err := a.m.Store.Nodes(r.Context(), store.NodeQuery{})
-	if err != nil {
-		return nil, err
+	const page = 1000
+	out := []Node{}
+	for q := (store.NodeQuery{Inactive: true, Limit: page}); ; {
+		list, err := a.m.Store.Nodes(r.Context(), q)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range list {
+			node, err := a.nodeOf(r.Context(), n)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, node)
+		}
+		if len(list) < page {
+			return out, nil
+		}
+		q.After = list[len(list)-1].Certname
 	}
-	out := make([]Node, len(list))
-	for i, n := range list {
-		out[i] = nodeOf(n)
+}
+
+func (a *API) nodeOf(ctx context.Context, n store.Node) (Node, error) {
+	out := Node{
+		Certname: string(n.Certname), Environment: string(n.Environment), Status: n.Status, Noop: n.Noop, Active: !n.Inactive,
+		FactsTimestamp: n.FactsAt, CatalogTimestamp: n.CatalogAt, ReportTimestamp: n.ReportAt,
+	}
+	compiles, err := a.m.Store.Compiles(ctx, n.Certname, 1)
+	if err != nil {
+		return out, err
+	}
+	if len(compiles) > 0 {
+		c := compileOf(compiles[0])
+		out.LastCompile = &c
 	}
 	return out, nil
+}
+
+func compileOf(c store.Compile) Compile {
+	return Compile{
+		Time: c.Start, Environment: string(c.Environment), CodeID: c.CodeID, TransactionUUID: c.TransactionUUID,
+		Failed: c.Failed, Error: c.Error, Seconds: c.Duration.Seconds(), Timings: seconds(c.Timings),
+		Resources: c.Resources, Bytes: c.Bytes, Logs: c.Logs,
+	}
 }
 
 // Nodes lists the nodes that this member knows, by name.
@@ -70,7 +106,14 @@ func (a *API) node(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := a.m.Store.Node(r.Context(), name)
+	list, err := a.m.Store.Nodes(r.Context(), store.NodeQuery{Certname: string(name), Inactive: true})
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, fault.New(fault.NotFound, "no node %s has been here (see: troupe node list)", name)
+	}
+	node, err := a.nodeOf(r.Context(), list[0])
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +121,7 @@ func (a *API) node(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := NodeDetail{Node: nodeOf(n), Compiles: make([]Compile, len(compiles))}
+	out := NodeDetail{Node: node, Compiles: make([]Compile, len(compiles))}
 	for i, c := range compiles {
 		out.Compiles[i] = compileOf(c)
 	}

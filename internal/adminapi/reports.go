@@ -78,6 +78,14 @@ func (c *Client) Reports(ctx context.Context, q ReportQuery) ([]Report, error) {
 	return out, err
 }
 
+func reportOf(s store.ReportSummary) Report {
+	return Report{
+		ID: s.ID, Certname: string(s.Certname), Status: s.Status, Environment: string(s.Environment), TransactionUUID: s.TransactionUUID,
+		Time: s.Time, Seconds: s.EndTime.Sub(s.Time).Seconds(), Noop: s.Noop, PuppetVersion: s.PuppetVersion,
+		Resources: s.Total, Changed: s.Changed, Failed: s.Failed, CachedCatalog: s.CachedCatalogStatus,
+	}
+}
+
 func (a *API) report(r *http.Request) (any, error) {
 	s, rep, err := a.m.Store.Report(r.Context(), r.PathValue("id"))
 	if err != nil {

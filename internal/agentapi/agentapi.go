@@ -43,7 +43,6 @@ type Options struct {
 	ServerIP6          string             // $serverip6; "" leaves the fact out
 	Version            string             // Puppet's version as agents see it; "" means 7.23.0
 	DefaultEnvironment puppet.Environment // for a catalog in an unknown environment; "" means production
-	EnvironmentPath    []string           // shown by /puppet/v3/environments
 	MaxRetryAfter      time.Duration      // the longest Retry-After under overload; 0 means 30s
 	Limits             Limits
 	Log                *slog.Logger // nil discards
@@ -166,7 +165,7 @@ func (a *API) Handler() http.Handler {
 		}
 		w.Header().Set("X-Puppet-Version", a.o.Version)
 		a.requests.WithLabelValues("unknown", "404").Inc()
-		writeText(w, http.StatusNotFound, "Not Found")
+		writeNoRoute(w, r)
 	})
 }
 
@@ -198,7 +197,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, key string
 	if id.Certname != "" {
 		telemetry.Note(r.Context(), slog.String("client", string(id.Certname)))
 	}
-	if err := rt.handle(rec, &request{Request: r, id: id, key: key, params: r.URL.Query()}); err != nil {
+	if err := rt.handle(rec, &request{Request: r, id: id, endpoint: rt.name, key: key, params: r.URL.Query()}); err != nil {
 		a.answerError(rec, r, rt.style, err)
 	}
 }

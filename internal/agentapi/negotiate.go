@@ -1,6 +1,7 @@
 package agentapi
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -39,10 +40,22 @@ func (f format) rich() bool { return f.name == "rich_data_json" || f.name == "ri
 // accepted returns the format of the answer: the first in the Accept header that
 // is supported. Quality values are ignored, as Puppet ignores them.
 func (q *request) accepted(supported []format) (format, error) {
-	header := strings.Join(q.Header.Values("Accept"), ", ")
+	header := q.accept()
 	if header == "" {
 		return format{}, &problem{http.StatusBadRequest, "MISSING_HEADER_FIELD", "Bad Request: Missing required Accept header"}
 	}
+	return choose(header, supported)
+}
+
+// acceptedOrJSON is accepted for requests that save something: without an
+// Accept header they get JSON.
+func (q *request) acceptedOrJSON(supported []format) (format, error) {
+	return choose(cmp.Or(q.accept(), puppet.TypeJSON), supported)
+}
+
+func (q *request) accept() string { return strings.Join(q.Header.Values("Accept"), ", ") }
+
+func choose(header string, supported []format) (format, error) {
 	for item := range strings.SplitSeq(header, ",") {
 		item, _, _ = strings.Cut(strings.TrimSpace(item), ";q=")
 		if item == "*/*" {
@@ -54,17 +67,12 @@ func (q *request) accepted(supported []format) (format, error) {
 			return supported[i], nil
 		}
 	}
-	return format{}, &problem{http.StatusNotAcceptable, "UNSUPPORTED_FORMAT",
-		"Not Acceptable: No supported formats are acceptable (Accept: " + header + ")"}
+	return format{}, notAcceptable(header)
 }
 
-// acceptedOrJSON is accepted for requests that save something: without an
-// Accept header they get JSON.
-func (q *request) acceptedOrJSON(supported []format) (format, error) {
-	if q.Header.Get("Accept") == "" {
-		q.Header.Set("Accept", puppet.TypeJSON)
-	}
-	return q.accepted(supported)
+func notAcceptable(header string) error {
+	return &problem{http.StatusNotAcceptable, "UNSUPPORTED_FORMAT",
+		"Not Acceptable: No supported formats are acceptable (Accept: " + header + ")"}
 }
 
 // encode turns JSON into the format.

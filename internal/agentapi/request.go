@@ -22,9 +22,10 @@ import (
 // A request is one admitted request.
 type request struct {
 	*http.Request
-	id     authz.Identity
-	key    string     // what follows the endpoint in the path
-	params url.Values // of the query; for a form, of its body too
+	id       authz.Identity
+	endpoint string     // the name of the route
+	key      string     // what follows the endpoint in the path
+	params   url.Values // of the query; for a form, of its body too
 }
 
 // certname reads the key as a certname.

@@ -30,11 +30,16 @@ const (
 // A problem is an answer whose status, kind and words Puppet prescribes.
 type problem struct {
 	status int
-	kind   string // Puppet's issue_kind
+	kind   string // Puppet's issue_kind; "" when it is puppetserver that answers, in plain text
 	text   string
 }
 
 func (p *problem) Error() string { return p.text }
+
+// plainProblem is an answer of puppetserver itself, on an endpoint of Puppet's.
+func plainProblem(status int, text string) error {
+	return &problem{status: status, text: text}
+}
 
 // serverError is what Puppet answers when a terminus raises: 500 with its words.
 func serverError(text string) error {
@@ -64,7 +69,7 @@ func (a *API) answerError(w *recorder, r *http.Request, s style, err error) {
 		a.askToComeBack(w, r, err)
 		s = textStyle
 	}
-	if s == textStyle {
+	if s == textStyle || p.kind == "" {
 		writeText(w, p.status, trimPrefixes(p.text))
 		return
 	}
@@ -132,6 +137,27 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	io.WriteString(w, text) //nolint:errcheck // nobody is left to tell
+}
+
+// writeNoRoute answers as Jetty does where puppetserver has no route: nothing at
+// all to methods that change something.
+func writeNoRoute(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodPost {
+		h.Set("Content-Length", "0")
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	path, err := json.Marshal(r.URL.Path)
+	if err != nil {
+		panic(err) // a string is always JSON
+	}
+	body := "{\n\"message\":\"Not Found\",\n\"url\":" + string(path) + ",\n\"status\":\"404\"\n}"
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "must-revalidate,no-cache,no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(http.StatusNotFound)
+	io.WriteString(w, body) //nolint:errcheck // nobody is left to tell
 }
 
 // writeJSON answers a value of our own.

@@ -145,7 +145,7 @@ func (e *entry) interpolate(captures []string) (entry, error) {
 			failed = fmt.Errorf("%s in %q stands for nothing that can be part of a name", ref, e.text)
 			return ""
 		}
-		if asPattern {
+		if asPattern && !e.deny { // a captured dot stands for itself where it would let more in
 			return regexp.QuoteMeta(captures[n-1])
 		}
 		return captures[n-1]

@@ -68,8 +68,10 @@ type Authority struct {
 	issuer  atomic.Pointer[issuer]
 	revoked revokedSet
 
-	crlMu sync.Mutex // held while a list is signed
-	crl   atomic.Pointer[published]
+	crlMu      sync.Mutex                // held while a list is signed
+	crl        atomic.Pointer[published] // nil when something changed
+	last       atomic.Pointer[published] // the newest that could be signed
+	generation uint64                    // of what the lists are made from; guarded by db.mu
 }
 
 // Open opens the certificate authority in dir and creates one when the journal
@@ -134,6 +136,12 @@ func (a *Authority) begin(ctx context.Context) error {
 	return nil
 }
 
+// Exists reports whether dir holds the key of a certificate authority.
+func Exists(dir string) bool {
+	sealed, err := (&vault{dir: filepath.Join(dir, "keys")}).sealed()
+	return err == nil && len(sealed) > 0
+}
+
 // Close closes the projection. The journal stays open.
 func (a *Authority) Close() error {
 	if a.db == nil {
@@ -188,12 +196,13 @@ func (a *Authority) refresh(ctx context.Context) error {
 }
 
 // learn takes over what new records changed. It is called in the order of the
-// records, after they are in the projection.
+// records, after they are in the projection, with db.mu held.
 func (a *Authority) learn(ctx context.Context, l learned) error {
-	if len(l.revoked) > 0 {
-		a.revoked.add(l.revoked)
+	if err := a.revoked.add(l.revoked); err != nil {
+		return err
 	}
 	if l.lists {
+		a.generation++
 		a.crl.Store(nil)
 	}
 	if l.setup && a.issuer.Load() != nil {
@@ -225,4 +234,6 @@ func (a *Authority) Issuer() *x509.Certificate { return a.issuer.Load().cert }
 
 // Revoked reports whether cert is revoked. It takes no lock, so that every
 // request can ask.
-func (a *Authority) Revoked(cert *x509.Certificate) bool { return a.revoked.has(cert) }
+func (a *Authority) Revoked(cert *x509.Certificate) bool {
+	return a.revoked.has(cert, a.issuer.Load().cert.RawSubject)
+}

@@ -174,9 +174,7 @@ func (f *fold) ancestor(ctx context.Context, _ journal.Record, a ancestorRecord)
 		return fmt.Errorf("parse revocation list: %w", err)
 	}
 	f.learned.lists = true
-	for _, e := range crl.RevokedCertificateEntries {
-		f.learned.revoked = append(f.learned.revoked, revocation{Serial: serialText(e.SerialNumber), At: e.RevocationTime, Issuer: crl.RawIssuer})
-	}
+	f.learned.revoked = append(f.learned.revoked, foreignRevocations(crl)...)
 	return f.exec(ctx, `INSERT INTO ancestor (key, number, crl) VALUES (?1, ?2, ?3)
 		ON CONFLICT (key) DO UPDATE SET number = ?2, crl = ?3 WHERE (?2, ?3) > (number, crl)`,
 		hex.EncodeToString(crl.AuthorityKeyId), sortableNumber(crl.Number), a.CRL)

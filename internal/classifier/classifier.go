@@ -9,13 +9,10 @@ package classifier
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"troupe/internal/fault"
@@ -50,9 +47,6 @@ type Classifier struct {
 	command []string
 	slots   chan struct{}
 	log     *slog.Logger
-
-	mu   sync.Mutex
-	kept map[puppet.Certname][sha256.Size]byte // hashes of what we saved, so that only changes are written
 }
 
 // New returns a Classifier.
@@ -70,7 +64,6 @@ func New(o Options) (*Classifier, error) {
 		o:     o,
 		slots: make(chan struct{}, o.Concurrency),
 		log:   telemetry.Discard(o.Log).With(telemetry.KeySystem, "classifier"),
-		kept:  map[puppet.Certname][sha256.Size]byte{},
 	}
 	if o.Command == "" || o.Command == "none" {
 		return c, nil
@@ -171,30 +164,19 @@ type keptNode struct {
 	Parameters  json.RawMessage    `json:"parameters"`
 }
 
-// keep saves a good answer when it differs from the one that is saved. That it
-// cannot be saved is no reason to refuse the node.
+// keep saves a good answer; the store writes only what is new. That it cannot be
+// saved is no reason to refuse the node.
 func (c *Classifier) keep(ctx context.Context, n Node) {
 	if c.o.Cache == nil {
 		return
 	}
 	body, err := json.Marshal(keptNode{n.Environment, n.Classes, n.Parameters})
-	hash := sha256.Sum256(body)
-	if err == nil && !c.isKept(n.Certname, hash) {
+	if err == nil {
 		err = c.o.Cache.SaveENC(ctx, n.Certname, body)
 	}
 	if err != nil {
 		c.log.WarnContext(ctx, "keeping the classifier's answer failed", telemetry.KeyCertname, n.Certname, telemetry.KeyErr, err)
-		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.kept[n.Certname] = hash
-}
-
-func (c *Classifier) isKept(name puppet.Certname, hash [sha256.Size]byte) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.kept[name] == hash
 }
 
 // lastGood returns the kept answer, or cause when there is none.
@@ -217,6 +199,6 @@ func (c *Classifier) lastGood(ctx context.Context, name puppet.Certname, cause e
 		telemetry.KeyCertname, name, "answered_at", at, telemetry.KeyErr, cause)
 	return Node{
 		Certname: name, Environment: k.Environment, Stale: true,
-		Classes: slices.Clone(k.Classes), Parameters: slices.Clone(k.Parameters),
+		Classes: k.Classes, Parameters: k.Parameters,
 	}, nil
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"troupe/internal/adminapi"
-	"troupe/internal/ca"
 	"troupe/internal/config"
 	"troupe/internal/server"
 )
@@ -52,9 +51,9 @@ func newCAList(c *common) *cobra.Command {
 			}
 			missing := slices.Clone(names)
 			if len(names) > 0 {
-				list = slices.DeleteFunc(list, func(s ca.Status) bool {
-					missing = slices.DeleteFunc(missing, func(n string) bool { return n == string(s.Name) })
-					return !slices.Contains(names, string(s.Name))
+				list = slices.DeleteFunc(list, func(s adminapi.Certificate) bool {
+					missing = slices.DeleteFunc(missing, func(n string) bool { return n == s.Name })
+					return !slices.Contains(names, s.Name)
 				})
 			}
 			if err := c.printCertificates(list); err != nil {
@@ -69,10 +68,7 @@ func newCAList(c *common) *cobra.Command {
 	return cmd
 }
 
-func (c *common) printCertificates(list []ca.Status) error {
-	if list == nil {
-		list = []ca.Status{}
-	}
+func (c *common) printCertificates(list []adminapi.Certificate) error {
 	return c.print(list, func(w *tabwriter.Writer) {
 		if len(list) == 0 {
 			fmt.Fprintln(w, "No certificates to list")
@@ -85,12 +81,11 @@ func (c *common) printCertificates(list []ca.Status) error {
 	})
 }
 
-func shortDate(s string) string {
-	if s == "" {
+func shortDate(t time.Time) string {
+	if t.IsZero() {
 		return "-"
 	}
-	day, _, _ := strings.Cut(s, "T")
-	return day
+	return t.UTC().Format(time.DateOnly)
 }
 
 func newCASign(c *common) *cobra.Command {

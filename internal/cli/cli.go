@@ -76,7 +76,10 @@ type common struct {
 	output string
 }
 
-const defaultData = "/var/lib/troupe"
+const (
+	defaultData   = "/var/lib/troupe"
+	defaultConfig = "/etc/troupe/troupe.yaml"
+)
 
 func newRoot(env Env) *cobra.Command {
 	c := &common{env: env}
@@ -97,7 +100,7 @@ Start with:  troupe demo                     a member and a real agent, in a tem
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&c.data, "data", "", "the member's data `folder` (default "+defaultData+")")
-	f.StringVar(&c.config, "config", "", "the member's configuration `file` (default /etc/troupe/troupe.yaml if it is there)")
+	f.StringVar(&c.config, "config", "", "the member's configuration `file` (default "+defaultConfig+" if it is there)")
 	f.StringVar(&c.conf, "confdir", "", "`folder` of puppet.conf; \"none\" reads none (default: /etc/puppetlabs/puppet or /etc/puppet)")
 	f.StringVarP(&c.output, "output", "o", "table", "`format` of the result: table or json")
 	root.AddCommand(

@@ -24,7 +24,13 @@ func (c *common) load(flags map[string]string) (*config.Config, error) {
 	if c.data != "" {
 		flags["data"] = c.data
 	}
-	return config.Load(config.Sources{File: c.config, ConfDir: c.conf, Flags: flags})
+	file := c.config
+	if file == "" {
+		if _, err := os.Stat(defaultConfig); err == nil {
+			file = defaultConfig
+		}
+	}
+	return config.Load(config.Sources{File: file, ConfDir: c.conf, Flags: flags})
 }
 
 // withMember calls fn with a client of the running server or, if there is none,

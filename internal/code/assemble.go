@@ -182,20 +182,12 @@ func (p *plan) readConf(s *scanner, dir string) (environmentConf, error) {
 // readLinkedConf reads an environment.conf that is a link, if it stays inside the
 // environment.
 func (p *plan) readLinkedConf(dir string) (environmentConf, error) {
-	inside, err := os.OpenRoot(p.tree.roots[0].real)
-	if err != nil {
-		return nil, unreadable(dir, err)
-	}
-	defer inside.Close()
-	text, err := inside.ReadFile("environment.conf")
+	text, err := readSmall(p.tree.roots[0].real + "/environment.conf")
 	if errors.Is(err, fs.ErrNotExist) {
 		return environmentConf{}, nil
 	}
 	if err != nil {
 		return nil, unreadable(dir+"/environment.conf", err)
-	}
-	if len(text) > maxConf {
-		return nil, fmt.Errorf("environment.conf of %s is larger than %d bytes", dir, maxConf)
 	}
 	conf, warnings, err := parseEnvironmentConf(dir+"/environment.conf", text)
 	p.warnings = append(p.warnings, warnings...)

@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sort"
 	"sync"
@@ -103,16 +104,25 @@ func New(o Options) (*Repo, error) {
 		return nil, err
 	}
 
+	metrics, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+
 	r := &Repo{
 		o:            o,
 		store:        store,
 		watch:        newWatcher(o.Log),
 		checksums:    newChecksums(store),
-		metrics:      newMetrics(o.Registerer),
+		metrics:      metrics,
 		environments: map[puppet.Environment]*environment{},
 	}
-	for _, name := range store.environments() {
-		r.environments[name] = newEnvironment(r, name)
+	built, err := store.built()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range built {
+		r.environment(b.environment)
 	}
 	return r, nil
 }
@@ -122,55 +132,53 @@ func New(o Options) (*Repo, error) {
 // wait for a deploy that is still writing.
 //
 // A folder that cannot be read leaves the last good version in service; without
-// one the error says what to mend.
+// one the error says what to mend. Who keeps the version for longer than a
+// request must Retain it at once.
 func (r *Repo) Current(ctx context.Context, e puppet.Environment) (*Version, error) {
-	env, err := r.environment(e)
-	if err != nil {
-		return nil, err
+	if r.folder(e) == "" {
+		return nil, fault.New(fault.NotFound, "Could not find environment '%s'", e)
 	}
-	return env.fresh(ctx)
+	return r.environment(e).fresh(ctx)
 }
 
 // Version returns the version of that content id if it is still kept.
 func (r *Repo) Version(ctx context.Context, e puppet.Environment, codeID string) (*Version, error) {
-	env, err := r.environment(e)
-	if err != nil {
-		return nil, err
-	}
+	env := r.environment(e)
 	if v := env.known(codeID); v != nil {
 		return v, nil
 	}
-	v, err := r.load(e, codeID)
-	if err != nil {
-		return nil, err
-	}
-	return env.remember(v), nil
+	return env.load(codeID)
 }
 
 // Drop forgets what is known about the folder of an environment, so that the
 // next call of Current reads all of it again.
 func (r *Repo) Drop(e puppet.Environment) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if env := r.environments[e]; env != nil {
-		env.drop()
+	if r.folder(e) != "" {
+		r.environment(e).drop()
 	}
 }
 
-// environment returns the state of e, and NotFound when no folder has that name.
-func (r *Repo) environment(e puppet.Environment) (*environment, error) {
+// folder returns where an environment lies, "" if nowhere.
+func (r *Repo) folder(e puppet.Environment) string {
+	for _, dir := range r.o.EnvironmentPath {
+		path := filepath.Join(dir, string(e))
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return path
+		}
+	}
+	return ""
+}
+
+// environment returns the state of e.
+func (r *Repo) environment(e puppet.Environment) *environment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-
 	env := r.environments[e]
-	if r.folder(e) == "" && (env == nil || env.current() == nil || env.gone()) {
-		return nil, fault.New(fault.NotFound, "Could not find environment '%s'", e)
-	}
 	if env == nil {
 		env = newEnvironment(r, e)
 		r.environments[e] = env
 	}
-	return env, nil
+	return env
 }
 
 // active returns every environment that has been asked for, by name.

@@ -6,6 +6,7 @@ package code
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"strings"
 )
@@ -111,17 +112,17 @@ func stringOf(raw json.RawMessage) string {
 	return s
 }
 
-// place returns the original path of a folder or file in the module, joined as
-// Ruby's File.join does, and whether it exists.
-func (m *Module) place(folder string, rest string, given bool) (path string, n *node) {
-	path, rel := m.Path+"/"+folder, folder
+// place finds a folder of the module or, if given, what is at rest in it. The
+// path is joined as Ruby's File.join does.
+func (m *Module) place(folder, rest string, given bool) (place, error) {
+	path, relative := m.Path+"/"+folder, folder
 	if given {
 		path += "/" + strings.TrimLeft(rest, "/")
-		rel += "/" + rest
+		relative += "/" + rest
 	}
-	n = m.node.find(rel)
+	n := m.node.find(relative)
 	if n == nil || n.follow() == nil {
-		return "", nil
+		return place{}, fs.ErrNotExist
 	}
-	return path, n
+	return place{path: path, folder: branch{n, m.repo}}, nil
 }

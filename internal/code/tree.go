@@ -78,16 +78,25 @@ func (n *node) follow() *node {
 	return n
 }
 
+// maxLinks is how many links one path may lead through, as in the kernel.
+const maxLinks = 40
+
 // find walks down a relative path, following links on the way but not the last
 // one. It returns nil when nothing is there.
 //
 // Only names that were scanned can be found: "..", NUL, encoded or absolute
 // paths are just names that no entry has.
 func (n *node) find(path string) *node {
-	at := n
+	at, links := n, 0
 	for name := range strings.SplitSeq(path, "/") {
 		if name == "" || name == "." {
 			continue
+		}
+		if at.kind == linkKind {
+			links++
+		}
+		if links > maxLinks {
+			return nil
 		}
 		if at = at.follow(); at == nil || at.kind != dirKind {
 			return nil

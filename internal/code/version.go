@@ -3,6 +3,8 @@ package code
 // This file is one immutable state of one environment.
 
 import (
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -25,10 +27,11 @@ type Version struct {
 	Warnings        []string    // what of the folder is not served, and why
 	Built           time.Time   // when this state was first seen by this process
 
-	repo    *Repo
-	tree    *tree
-	modules []*Module
-	users   *atomic.Int64 // shared by all Versions of one snapshot
+	repo       *Repo
+	tree       *tree
+	modulePath []moduleDir
+	modules    []*Module
+	users      *atomic.Int64 // shared by all Versions of one snapshot
 }
 
 // Retain keeps the snapshot on disk until a matching Release.
@@ -61,4 +64,41 @@ func (v *Version) Module(name string) *Module {
 		}
 	}
 	return nil
+}
+
+// version makes the Version of a plan whose snapshot is on disk.
+func (e *environment) version(id string, p *plan) *Version {
+	root := e.r.store.version(id)
+	v := &Version{
+		Environment: e.name, ID: id, Root: root,
+		EnvironmentPath: filepath.Join(root, environmentsLabel),
+		Manifest:        filepath.Join(root, p.manifest),
+		Settings:        p.settings,
+		Warnings:        p.warnings,
+		Built:           time.Now(),
+		repo:            e.r, tree: p.tree, modulePath: p.modulePath,
+	}
+	for _, d := range p.basePath {
+		v.BaseModulePath = append(v.BaseModulePath, filepath.Join(root, d.label))
+	}
+	for _, d := range p.modulePath {
+		v.ModulePath = append(v.ModulePath, filepath.Join(root, d.label))
+	}
+	for _, r := range p.tree.roots {
+		v.Paths = append(v.Paths, [2]string{filepath.Join(root, r.label), r.original})
+	}
+	v.Paths = append(v.Paths, [2]string{v.EnvironmentPath, filepath.Dir(p.tree.roots[0].original)})
+	slices.SortStableFunc(v.Paths, func(a, b [2]string) int { return len(b[0]) - len(a[0]) })
+
+	var warnings []string
+	v.modules, warnings = findModules(e.r, p.modulePath)
+	v.Warnings = slices.Concat(v.Warnings, warnings)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.users[id] == nil {
+		e.users[id] = new(atomic.Int64)
+	}
+	v.users = e.users[id]
+	return v
 }

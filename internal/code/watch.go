@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +26,7 @@ type watcher struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	inotify *os.File // nil when the kernel gives none
+	inotify int // file descriptor; -1 when the kernel gives none
 	folders map[int32]map[*watched]struct{}
 	all     map[*watched]struct{}
 	full    bool // the kernel's limit of watches was hit and logged
@@ -44,13 +43,13 @@ type watched struct {
 }
 
 func newWatcher(log *slog.Logger) *watcher {
-	w := &watcher{log: log, folders: map[int32]map[*watched]struct{}{}, all: map[*watched]struct{}{}}
+	w := &watcher{log: log, inotify: -1, folders: map[int32]map[*watched]struct{}{}, all: map[*watched]struct{}{}}
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
 		log.Warn("cannot watch folders, they are scanned at every request instead; raise fs.inotify.max_user_instances", slog.Any(telemetry.KeyErr, err))
 		return w
 	}
-	w.inotify = os.NewFile(uintptr(fd), "inotify")
+	w.inotify = fd
 	return w
 }
 
@@ -60,17 +59,17 @@ func (w *watcher) begin(e *watched) {
 	defer w.mu.Unlock()
 	w.all[e] = struct{}{}
 	e.scanning = map[int32]struct{}{}
-	e.complete = w.inotify != nil
+	e.complete = w.inotify >= 0
 }
 
 // add watches one folder for e. It is called before the folder is listed.
 func (w *watcher) add(e *watched, dir string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.inotify == nil {
+	if w.inotify < 0 {
 		return
 	}
-	wd, err := unix.InotifyAddWatch(int(w.inotify.Fd()), dir, watchMask)
+	wd, err := unix.InotifyAddWatch(w.inotify, dir, watchMask)
 	if err != nil {
 		e.complete = false
 		if errors.Is(err, unix.ENOSPC) && !w.full {
@@ -87,10 +86,12 @@ func (w *watcher) add(e *watched, dir string) {
 	e.scanning[id] = struct{}{}
 }
 
-// end finishes a scan: folders that it did not see are no longer watched.
-func (w *watcher) end(e *watched) {
+// end finishes a scan: folders that it did not see are no longer watched. After a
+// scan that failed half-way the environment counts as unwatched.
+func (w *watcher) end(e *watched, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	e.complete = e.complete && ok
 	for id := range e.folders {
 		if _, still := e.scanning[id]; !still {
 			w.leave(e, id)
@@ -106,9 +107,9 @@ func (w *watcher) leave(e *watched, id int32) {
 		return
 	}
 	delete(w.folders, id)
-	if w.inotify != nil {
+	if w.inotify >= 0 {
 		// The folder may be gone and its watch with it; then there is nothing to end.
-		if _, err := unix.InotifyRmWatch(int(w.inotify.Fd()), uint32(id)); err != nil && !errors.Is(err, unix.EINVAL) {
+		if _, err := unix.InotifyRmWatch(w.inotify, uint32(id)); err != nil && !errors.Is(err, unix.EINVAL) {
 			w.log.Warn("cannot end the watch of a folder", slog.Any(telemetry.KeyErr, err))
 		}
 	}
@@ -136,13 +137,13 @@ func (w *watcher) poll(e *watched) (changes uint64, last time.Time, complete boo
 
 // drain reads all waiting events.
 func (w *watcher) drain() {
-	if w.inotify == nil {
+	if w.inotify < 0 {
 		return
 	}
 	buf := make([]byte, 16<<10)
 	now := time.Now()
 	for {
-		n, err := unix.Read(int(w.inotify.Fd()), buf)
+		n, err := unix.Read(w.inotify, buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -194,13 +195,13 @@ func (w *watcher) touchAll(now time.Time) {
 func (w *watcher) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.inotify == nil {
+	if w.inotify < 0 {
 		return nil
 	}
-	f := w.inotify
-	w.inotify = nil
+	fd := w.inotify
+	w.inotify = -1
 	for e := range w.all {
 		e.complete = false
 	}
-	return f.Close()
+	return unix.Close(fd)
 }

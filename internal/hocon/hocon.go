@@ -148,8 +148,10 @@ func (v Value) writeJSON(b *bytes.Buffer) error {
 	switch v.kind {
 	case Null:
 		b.WriteString("null")
-	case Bool, Number:
+	case Bool:
 		b.WriteString(v.text)
+	case Number:
+		return writeNumber(b, v.text)
 	case String:
 		return writeString(b, v.text)
 	case Array:
@@ -179,6 +181,20 @@ func (v Value) writeJSON(b *bytes.Buffer) error {
 		}
 		b.WriteByte('}')
 	}
+	return nil
+}
+
+// writeNumber writes a number that JSON may not allow as it was written ("007").
+func writeNumber(b *bytes.Buffer, text string) error {
+	if json.Valid([]byte(text)) {
+		b.WriteString(text)
+		return nil
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return fmt.Errorf("writing a HOCON number as JSON: %w", err)
+	}
+	b.WriteString(strconv.FormatFloat(f, 'g', -1, 64))
 	return nil
 }
 

@@ -7,6 +7,7 @@ type nodeKind uint8
 
 const (
 	scalarNode nodeKind = iota
+	blankNode           // white space between two pieces of a concatenation
 	arrayNode
 	objectNode
 	concatNode // pieces on one line, joined when they are known

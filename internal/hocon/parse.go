@@ -216,7 +216,7 @@ func (p *parser) value() *node {
 			break
 		}
 		if space != "" && len(pieces) > 0 {
-			pieces = append(pieces, &node{kind: scalarNode, pos: n.pos, scalar: Value{kind: String, text: space, pos: n.pos}, optional: true})
+			pieces = append(pieces, &node{kind: blankNode, pos: n.pos, scalar: Value{kind: String, text: space, pos: n.pos}})
 		}
 		pieces = append(pieces, n)
 	}
@@ -233,7 +233,7 @@ func (p *parser) value() *node {
 func (p *parser) concat(at Position, pieces []*node) *node {
 	var text strings.Builder
 	for _, n := range pieces {
-		if n.kind != scalarNode {
+		if n.kind != scalarNode && n.kind != blankNode {
 			return &node{kind: concatNode, pos: at, items: pieces}
 		}
 		text.WriteString(n.scalar.written())

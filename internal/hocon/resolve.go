@@ -100,7 +100,7 @@ func (r *resolver) reduce(n *node) (Value, bool) {
 		return r.concat(n)
 	case substNode:
 		return r.substitute(n)
-	case stackNode:
+	case stackNode: // with nothing taken from it yet
 		n.top = len(n.items)
 		return r.below(n)
 	}
@@ -199,12 +199,11 @@ func (r *resolver) concat(n *node) (Value, bool) {
 			continue
 		}
 		parts = append(parts, v)
-		blank := item.kind == scalarNode && item.optional
-		if !blank && (kind == Null || v.kind == Array || v.kind == Object) {
+		if v.kind == Array || v.kind == Object {
 			kind = v.kind
 		}
 	}
-	if !slices.ContainsFunc(n.items, func(i *node) bool { return !i.optional || i.have && i.kind != scalarNode }) {
+	if len(parts) == 0 {
 		return Value{}, false // nothing but optional substitutions that found nothing
 	}
 	if kind == Array || kind == Object {
@@ -224,7 +223,7 @@ func (r *resolver) join(n *node, kind Kind) Value {
 	for _, item := range n.items {
 		v, ok := r.value(item)
 		switch {
-		case !ok || item.kind == scalarNode && item.optional:
+		case !ok || item.kind == blankNode:
 			continue
 		case v.kind != kind:
 			r.fail(item, "%s and %s cannot be joined", kind, v.kind)

@@ -222,17 +222,16 @@ func (s *scanner) hex(at Position) rune {
 	return rune(n)
 }
 
-// number reports whether text is a JSON number.
+// number reports whether text is a number. As in Java, a whole number may begin
+// with zeros and must fit into 64 bits.
 func number(text string) bool {
-	if text == "" || strings.ContainsAny(text, "xXpP_nNiI") {
-		return false
-	}
 	digits := strings.TrimPrefix(text, "-")
-	if digits == "" || digits[0] < '0' || digits[0] > '9' || digits[len(digits)-1] == '.' {
+	if digits == "" || digits[0] < '0' || digits[0] > '9' || strings.Trim(digits, "0123456789.eE+-") != "" {
 		return false
 	}
-	if len(digits) > 1 && digits[0] == '0' && digits[1] >= '0' && digits[1] <= '9' {
-		return false
+	if !strings.ContainsAny(digits, ".eE") {
+		_, err := strconv.ParseInt(text, 10, 64)
+		return err == nil
 	}
 	_, err := strconv.ParseFloat(text, 64)
 	return err == nil

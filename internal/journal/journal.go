@@ -106,9 +106,9 @@ type Journal struct {
 	closed chan struct{}
 	ending sync.Once
 
-	clock *clock         // used only by the holder of turn
+	clock *clock          // used only by the holder of turn
 	heads map[Stream]head // of our own origin; nil after a failed commit: read them again
-	drift bool           // we said that the clock is ahead
+	drift bool            // we said that the clock is ahead
 
 	changes *signal
 	metrics *metrics

@@ -354,7 +354,7 @@ func openOnce(dir string) int {
 
 func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	for name, tt := range map[string]struct {
-		spoil  func(t *testing.T, path string)
+		spoil func(t *testing.T, path string)
 		want  string
 	}{
 		"newer format": {func(t *testing.T, path string) { pragma(t, path, "user_version = 99") }, "start a newer troupe"},

@@ -94,6 +94,11 @@ func DecodeReport(contentType string, body []byte) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	if wire.Environment != "" {
+		if _, err := ParseEnvironment(wire.Environment); err != nil {
+			return Report{}, err
+		}
+	}
 	r := wire.report()
 	r.Certname, r.Raw = name, b
 	return r, nil

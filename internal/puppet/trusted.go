@@ -17,28 +17,30 @@ type Trusted struct {
 
 // MarshalJSON gives the hash as manifests see it (lib/puppet/context/trusted_information.rb).
 func (t Trusted) MarshalJSON() ([]byte, error) {
-	var authenticated any = false
+	orFalse := any(false)
 	if t.Authenticated != "" {
-		authenticated = t.Authenticated
+		orFalse = t.Authenticated
 	}
-	extensions := t.Extensions
-	if extensions == nil {
-		extensions = map[string]string{}
-	}
-	var domain any
-	if t.Domain != "" {
-		domain = t.Domain
-	}
-	external := t.External
-	if external == nil {
-		external = json.RawMessage("{}")
-	}
-	return json.Marshal(struct {
+	wire := struct {
 		Authenticated any               `json:"authenticated"`
-		Certname      Certname          `json:"certname"`
+		Certname      *string           `json:"certname"`
 		Extensions    map[string]string `json:"extensions"`
-		Hostname      string            `json:"hostname"`
-		Domain        any               `json:"domain"`
+		Hostname      *string           `json:"hostname"`
+		Domain        *string           `json:"domain"`
 		External      json.RawMessage   `json:"external"`
-	}{authenticated, t.Certname, extensions, t.Hostname, domain, external})
+	}{orFalse, orNull(string(t.Certname)), t.Extensions, orNull(t.Hostname), orNull(t.Domain), t.External}
+	if wire.Extensions == nil {
+		wire.Extensions = map[string]string{}
+	}
+	if wire.External == nil {
+		wire.External = json.RawMessage("{}")
+	}
+	return json.Marshal(wire)
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"troupe/internal/ca"
+	"troupe/internal/config"
 )
 
 // This file is the TLS front: one port for agents, tools and other servers, as
@@ -36,11 +38,19 @@ type frontLimits struct {
 	grace                     time.Duration
 }
 
-func newFront(authority *ca.Authority, cert *tls.Certificate, h http.Handler, l frontLimits, log *slog.Logger) *front {
+// frontLimitsOf takes the operator's limits, or ours. Half an
+// hour of writing covers the longest compile and a large file to a slow site.
+func frontLimitsOf(cfg *config.Config) frontLimits {
+	return frontLimits{
+		header: cmp.Or(cfg.HTTP.HeaderTimeout, 30*time.Second), read: cmp.Or(cfg.HTTP.ReadTimeout, 10*time.Minute),
+		write: cmp.Or(cfg.HTTP.WriteTimeout, 30*time.Minute), idle: cmp.Or(cfg.HTTP.IdleTimeout, time.Minute), grace: frontGrace,
+	}
+}
+
+func newFront(authority *ca.Authority, cert *tls.Certificate, l frontLimits, log *slog.Logger) *front {
 	f := &front{authority: authority, grace: l.grace}
 	f.cert.Store(cert)
 	f.http = &http.Server{
-		Handler:           h,
 		ReadHeaderTimeout: l.header,
 		ReadTimeout:       l.read,
 		WriteTimeout:      l.write,

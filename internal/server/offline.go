@@ -33,7 +33,7 @@ func SetupCA(ctx context.Context, cfg *config.Config) (err error) {
 	if ca.Exists(dir) {
 		return fmt.Errorf("there is a CA in %s already; certificates that it issued would become invalid. To start anew, use another --data folder", dir)
 	}
-	a, err := ca.Open(ctx, dir, j, caOptions(cfg, nil))
+	a, err := ca.Open(ctx, dir, j, caOptions(cfg, &member{}))
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func ImportCA(ctx context.Context, cfg *config.Config, cadir string) (got ca.Imp
 		return got, err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	return ca.ImportFolder(ctx, filepath.Join(cfg.Data, "ca"), j, cadir, caOptions(cfg, nil))
+	return ca.ImportFolder(ctx, filepath.Join(cfg.Data, "ca"), j, cadir, caOptions(cfg, &member{}))
 }
 
 // VerifyJournal reads every record of a journal that no member has open.

@@ -66,8 +66,10 @@ func (m *member) reload(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := m.authority.SetPolicy(caPolicy(cfg)); err != nil {
+		return err
+	}
 	m.guard.Reload(guard.Rules)
-	m.authority.SetPolicy(caOptions(cfg, m.log).Policy)
 	m.cfg.Store(cfg)
 	if err := m.renewCertificate(ctx); err != nil {
 		return err

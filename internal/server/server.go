@@ -32,6 +32,7 @@ import (
 	"troupe/internal/config"
 	"troupe/internal/engine/ruby"
 	"troupe/internal/journal"
+	"troupe/internal/puppet"
 	"troupe/internal/statusapi"
 	"troupe/internal/store"
 	"troupe/internal/telemetry"
@@ -150,19 +151,23 @@ func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err er
 	if err := os.MkdirAll(cfg.Data, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("create the data folder: %w", err)
 	}
-	m.journal, err = journal.Open(filepath.Join(cfg.Data, "journal"), journal.Options{Log: m.log, Registerer: m.registry})
+	m.journal, err = journal.Open(m.folder("journal"), journal.Options{Log: m.log, Registerer: m.registry})
 	if err != nil {
 		return nil, err
 	}
-	m.store, err = store.Open(ctx, filepath.Join(cfg.Data, "store"), m.journal, storeOptions(cfg, m))
+	m.store, err = store.Open(ctx, m.folder("store"), m.journal, storeOptions(cfg, m))
 	if err != nil {
 		return nil, err
 	}
-	m.authority, err = ca.Open(ctx, filepath.Join(cfg.Data, "ca"), m.journal, caOptions(cfg, m.log))
+	m.authority, err = ca.Open(ctx, m.folder("ca"), m.journal, caOptions(cfg, m))
 	if err != nil {
 		return nil, err
 	}
-	m.code, err = code.New(codeOptions(cfg, m))
+	codeOpts, err := codeOptions(cfg, m)
+	if err != nil {
+		return nil, err
+	}
+	m.code, err = code.New(codeOpts)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +175,10 @@ func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err er
 	if err != nil {
 		return nil, err
 	}
-	m.classifier = classifier.New(classifierOptions(cfg, m))
+	m.classifier, err = classifier.New(classifierOptions(cfg, m))
+	if err != nil {
+		return nil, err
+	}
 	guard, err := guardOptions(cfg, m)
 	if err != nil {
 		return nil, err
@@ -178,6 +186,9 @@ func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err er
 	m.guard = authz.NewGuard(guard)
 	return m, nil
 }
+
+// folder is where a part keeps its state.
+func (m *member) folder(part string) string { return filepath.Join(m.cfg.Load().Data, part) }
 
 // close lets go of what open opened, last first.
 func (m *member) close() error {
@@ -216,15 +227,13 @@ func (m *member) openFront(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.front = newFront(m.authority, cert, m.handler(), frontLimits{
-		header: 30 * time.Second, read: cfg.HTTP.ReadTimeout, write: cfg.HTTP.WriteTimeout, idle: cfg.HTTP.IdleTimeout, grace: frontGrace,
-	}, m.log)
+	m.front = newFront(m.authority, cert, frontLimitsOf(cfg), m.log)
 	return m.front.open(ctx, cfg.Listen)
 }
 
 // serverCertificate is issued by our own CA and kept in the data folder.
 func (m *member) serverCertificate(ctx context.Context, cfg *config.Config) (*tls.Certificate, error) {
-	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: cfg.Certname, AltNames: cfg.DNSAltNames, KeyType: cfg.TLS.KeyType})
+	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: puppet.Certname(cfg.Certname), AltNames: cfg.DNSAltNames, KeyType: ca.KeyType(cfg.TLS.KeyType), Client: true})
 	if err != nil {
 		return nil, fmt.Errorf("server certificate of %s: %w", cfg.Certname, err)
 	}
@@ -233,10 +242,10 @@ func (m *member) serverCertificate(ctx context.Context, cfg *config.Config) (*tl
 
 // handler is the whole HTTP surface.
 func (m *member) handler() http.Handler {
-	agents := agentapi.New(m.guard, m.code, m.engine, m.store, m.classifier, agentOptions(m)).Handler()
-	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.PuppetVersion(), Log: m.log}).Handler()
+	agents := agentapi.New(m.guard, m.code, m.engine, m.store, m.classifier, agentOptions(m.cfg.Load(), m)).Handler()
+	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.Stats().Puppet, Log: m.log}).Handler()
 	status := statusapi.New(m.guard, m.services(), statusapi.Options{
-		Metrics: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), Beans: m.beans, Version: m.engine.PuppetVersion(), Log: m.log,
+		Metrics: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), Beans: m.beans, Version: m.engine.Stats().Puppet, Log: m.log,
 	}).Handler()
 	mux := http.NewServeMux()
 	mux.Handle("/puppet-ca/v1/", certificates)
@@ -251,6 +260,10 @@ func (m *member) handler() http.Handler {
 // before it lets running requests finish.
 func (m *member) runFront(ctx context.Context) error {
 	cfg := m.cfg.Load()
+	if err := m.waitForEngine(ctx); err != nil {
+		return err
+	}
+	m.front.http.Handler = m.handler()
 	addrFile := filepath.Join(cfg.Data, "listen.addr")
 	if err := writeFile(addrFile, m.front.listener.Addr().String()+"\n"); err != nil {
 		return err
@@ -268,6 +281,22 @@ func (m *member) runFront(ctx context.Context) error {
 	defer stopping()
 	err := m.front.run(ctx)
 	return errors.Join(err, os.Remove(addrFile))
+}
+
+// waitForEngine holds requests back, in the port's backlog, until the Ruby
+// library is loaded: before that the member could only turn them away. An engine
+// that cannot start ends the member, with the reason.
+func (m *member) waitForEngine(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !m.engine.Stats().Serving {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	return nil
 }
 
 // writeFile replaces a file in one step, so that a reader never sees half of it.

@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"time"
 
 	"troupe/internal/statusapi"
+	"troupe/internal/store"
 )
 
 // This file says how the member does. Each answer comes from asking the part.
@@ -18,7 +20,14 @@ func (m *member) healthy(ctx context.Context) error {
 	if _, err := m.journal.Origins(ctx); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	return m.engine.Healthy(ctx)
+	return m.engineHealthy()
+}
+
+func (m *member) engineHealthy() error {
+	if s := m.engine.Stats(); !s.Serving {
+		return errors.New("the engine does not serve: no Ruby process has been started yet, or it is stopping")
+	}
+	return nil
 }
 
 // services are what /status/v1 shows, with the names that Puppet Server's clients
@@ -67,11 +76,11 @@ func (m *member) checkServer(ctx context.Context, detail string) (statusapi.Stat
 	for i, e := range environments {
 		names[i] = string(e.Name)
 	}
-	return m.phase(), map[string]any{"environments": names, "puppet_version": m.engine.PuppetVersion()}
+	return m.phase(), map[string]any{"environments": names, "puppet_version": m.engine.Stats().Puppet}
 }
 
-func (m *member) checkEngine(ctx context.Context, detail string) (statusapi.State, map[string]any) {
-	err := m.engine.Healthy(ctx)
+func (m *member) checkEngine(_ context.Context, detail string) (statusapi.State, map[string]any) {
+	err := m.engineHealthy()
 	if err != nil {
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
@@ -80,16 +89,21 @@ func (m *member) checkEngine(ctx context.Context, detail string) (statusapi.Stat
 	}
 	s := m.engine.Stats()
 	return m.phase(), map[string]any{"experimental": map[string]any{"metrics": map[string]any{
-		"num-jrubies": s.Workers, "num-free-jrubies": s.Idle, "requested-count": s.Requests,
-		"num-pool-locks": 0, "queue-length": s.Queued, "queue-limit-hit-count": s.Refused, "borrow-timeout-count": s.Deadlines,
+		"num-jrubies": s.Workers, "num-free-jrubies": s.Workers - s.Busy, "queue-length": s.Waiting, "queue-limit": s.MaxQueue,
+		"average-borrow-time": s.Average.Milliseconds(),
 	}}}
 }
 
 func (m *member) checkStore(ctx context.Context, _ string) (statusapi.State, map[string]any) {
-	if err := m.store.Ping(ctx); err != nil {
+	if err := m.storeAnswers(ctx); err != nil {
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
 	return m.phase(), nil
+}
+
+func (m *member) storeAnswers(ctx context.Context) error {
+	_, err := m.store.Nodes(ctx, store.NodeQuery{Limit: 1})
+	return err
 }
 
 func (m *member) checkSelf(_ context.Context, detail string) (statusapi.State, map[string]any) {
@@ -121,18 +135,15 @@ func (m *member) beans() map[string]statusapi.Bean {
 	runtime.ReadMemStats(&mem)
 	s := m.engine.Stats()
 	value := func(v any) statusapi.Bean { return statusapi.Bean{"Value": v} }
-	count := func(v any) statusapi.Bean { return statusapi.Bean{"Count": v} }
 	prefix := "puppetserver:name=puppetlabs." + string(m.cfg.Load().Certname)
 	return map[string]statusapi.Bean{
 		"java.lang:type=Memory": {"HeapMemoryUsage": map[string]any{"used": mem.HeapAlloc, "committed": mem.HeapSys, "init": 0, "max": -1}},
 		"java.lang:type=Runtime": {
 			"Uptime": time.Since(m.started).Milliseconds(), "StartTime": m.started.UnixMilli(), "Name": fmt.Sprintf("%d@troupe", os.Getpid()),
 		},
-		prefix + ".jruby.num-jrubies":           value(s.Workers),
-		prefix + ".jruby.num-free-jrubies":      value(s.Idle),
-		prefix + ".jruby.request-count":         count(s.Requests),
-		prefix + ".jruby.queue-length":          value(s.Queued),
-		prefix + ".jruby.queue-limit-hit-meter": count(s.Refused),
-		prefix + ".jruby.borrow-timeout-count":  count(s.Deadlines),
+		prefix + ".jruby.num-jrubies":      value(s.Workers),
+		prefix + ".jruby.num-free-jrubies": value(s.Workers - s.Busy),
+		prefix + ".jruby.queue-length":     value(s.Waiting),
+		prefix + ".jruby.queue-limit":      value(s.MaxQueue),
 	}
 }

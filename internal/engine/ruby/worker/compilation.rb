@@ -19,7 +19,7 @@ module Troupe
       [head.merge('event' => 'done', 'logs' => @logs.to_a, 'timings' => timings.to_h), body]
     rescue StandardError, SystemExit, SystemStackError, ScriptError => e
       [{ 'event' => 'failed', 'message' => message(e), 'logs' => @logs.to_a, 'timings' => timings.to_h,
-         'exit' => e.is_a?(SystemExit) }, '']
+         'exit_called' => e.is_a?(SystemExit) }, '']
     end
 
     private

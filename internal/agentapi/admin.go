@@ -1,0 +1,60 @@
+package agentapi
+
+import (
+	"net/http"
+	"strings"
+
+	"troupe/internal/puppet"
+)
+
+// This file answers /puppet-admin-api/v1, with which deploys tell the real
+// server that code changed. Here a change is noticed anyway; the calls force a
+// fresh look and are answered alike (puppet_admin_core.clj).
+
+func (a *API) admin(w http.ResponseWriter, q *request) error {
+	switch q.key {
+	case "v1/environment-cache":
+		if q.Method != http.MethodDelete {
+			w.Header().Set("Allow", http.MethodDelete)
+			return plainProblem(http.StatusMethodNotAllowed, "Method not allowed.")
+		}
+		return a.dropEnvironments(w, q)
+	case "v1/jruby-pool":
+		if q.Method == http.MethodDelete {
+			return a.dropAll(w, q)
+		}
+	}
+	return plainProblem(http.StatusNotFound, "Not Found")
+}
+
+// dropEnvironments forgets one environment, or all.
+func (a *API) dropEnvironments(w http.ResponseWriter, q *request) error {
+	if name := q.params.Get("environment"); name != "" {
+		if env, err := puppet.ParseEnvironment(name); err == nil {
+			a.drop(env) // an unknown name is no error there either
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return a.dropAll(w, q)
+}
+
+func (a *API) dropAll(w http.ResponseWriter, q *request) error {
+	list, err := a.code.Environments(q.Context())
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i] = string(e.Name)
+		a.drop(e.Name)
+	}
+	a.log.InfoContext(q.Context(), "environments dropped by request", "environments", strings.Join(names, ","))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *API) drop(env puppet.Environment) {
+	a.code.Drop(env)
+	a.engine.Drop(env)
+}

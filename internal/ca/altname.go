@@ -1,0 +1,80 @@
+package ca
+
+import (
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	"troupe/internal/fault"
+)
+
+// This file handles subject alternative names.
+
+type altNames struct {
+	dns []string
+	ips []net.IP
+}
+
+func newAltNames(dns []string, ips []net.IP) altNames { return altNames{dns: dns, ips: ips} }
+
+// list gives IP addresses before DNS names, as puppetserver's subject-alt-names does.
+func (a altNames) list() []string {
+	var all []string
+	for _, ip := range a.ips {
+		all = append(all, "IP:"+ip.String())
+	}
+	for _, n := range a.dns {
+		all = append(all, "DNS:"+n)
+	}
+	return all
+}
+
+// with returns a with name among the DNS names. Every certificate carries its own
+// name, since verifiers no longer look at the common name (RFC 2818).
+func (a altNames) with(name string) altNames {
+	if slices.Contains(a.dns, name) {
+		return a
+	}
+	a.dns = append(slices.Clone(a.dns), name)
+	return a
+}
+
+// parseAltNames reads names as people write them: "DNS:a", "IP:10.0.0.1" or a
+// bare name, which is a DNS name as in puppet.conf's dns_alt_names.
+func parseAltNames(names []string) (altNames, error) {
+	var a altNames
+	for _, n := range names {
+		n = strings.TrimSpace(n)
+		if ip, ok := strings.CutPrefix(n, "IP:"); ok {
+			parsed := net.ParseIP(ip)
+			if parsed == nil {
+				return altNames{}, fault.New(fault.Invalid, "Alternative name %q is not an IP address", n)
+			}
+			if v4 := parsed.To4(); v4 != nil {
+				parsed = v4
+			}
+			a.ips = append(a.ips, parsed)
+			continue
+		}
+		n = strings.TrimPrefix(n, "DNS:")
+		if err := checkAltDNS(n); err != nil {
+			return altNames{}, err
+		}
+		a.dns = append(a.dns, n)
+	}
+	return a, nil
+}
+
+// checkAltDNS refuses wildcards in the words of validate-subject-alt-names!.
+func checkAltDNS(n string) error {
+	if strings.Contains(n, "*") {
+		return fault.New(fault.Invalid, "Cert subjectAltName contains a wildcard, which is not allowed: %s", n)
+	}
+	if n == "" || len(n) > 253 || strings.ContainsFunc(n, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fault.New(fault.Invalid, "Alternative name %q is not a DNS name", n)
+	}
+	return nil
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

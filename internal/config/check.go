@@ -1,0 +1,140 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"troupe/internal/puppet"
+)
+
+// This file checks settings against each other and against the files they name.
+
+// Check names every problem of the values themselves. Load has called it.
+func (c *Config) Check() error {
+	var problems []error
+	bad := func(key, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%s: %s: %s", c.origins[key], key, fmt.Sprintf(format, args...)))
+	}
+	if _, err := puppet.ParseCertname(c.Certname); err != nil {
+		bad("certname", "%v", err)
+	}
+	for _, name := range c.DNSAltNames {
+		if strings.ContainsAny(name, " /") {
+			bad("dns_alt_names", "%q is not a name", name)
+		}
+	}
+	checkAddress(c.Listen, "listen", bad)
+	if c.Metrics.Listen != "" {
+		checkAddress(c.Metrics.Listen, "metrics.listen", bad)
+	}
+	if c.CA.TTL <= 0 {
+		bad("ca.ttl", "must be longer than nothing")
+	}
+	if c.CA.TTL > maxTTL {
+		bad("ca.ttl", "must not be longer than 50y")
+	}
+	if c.CA.AutoRenewalCertTTL <= 0 || c.CA.AutoRenewalCertTTL > maxTTL {
+		bad("ca.auto_renewal_cert_ttl", "must be between 1s and 50y")
+	}
+	if a := c.CA.Autosign; a != "true" && a != "false" && !filepath.IsAbs(a) {
+		bad("ca.autosign", "%q must be true, false, or the absolute path of an allow-list or an executable", a)
+	}
+	problems = append(problems, c.checkAutosign())
+	if c.AuthConf != "" && !exists(c.AuthConf) {
+		bad("auth_conf", "%s does not exist", c.AuthConf)
+	}
+	return errors.Join(problems...)
+}
+
+// maxTTL is puppetserver's longest CA lifetime (max-ca-ttl).
+const maxTTL = 50 * 365 * 24 * 3600 * 1e9
+
+func checkAddress(address, key string, bad func(key, format string, args ...any)) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		bad(key, "%q is not an address such as :8140 or 192.0.2.1:8140", address)
+		return
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		bad(key, "the port %q is not a number up to 65535", port)
+	}
+}
+
+// autosignLine is what an allow-list may hold: a name or a *.suffix
+// (certificate_authority.clj, whitelist-matches?).
+var autosignLine = regexp.MustCompile(`^(\*|(\*\.)?[\w.-]+)$`)
+
+// checkAutosign reads the allow-list as the CA will. The CA ignores bad lines at
+// run time; here they are problems, for somebody is looking.
+func (c *Config) checkAutosign() error {
+	path := c.CA.Autosign
+	info, err := os.Stat(path)
+	if !filepath.IsAbs(path) || err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 != 0 {
+		return nil // true, false, not there yet, or an executable
+	}
+	src, err := readFile(path)
+	if err != nil {
+		return fmt.Errorf("ca.autosign: %w", err)
+	}
+	var problems []error
+	for i, line := range strings.Split(string(src), "\n") {
+		line = strings.TrimSpace(line)
+		if line != "" && line[0] != '#' && !autosignLine.MatchString(line) {
+			problems = append(problems, fmt.Errorf("%s:%d: %q is neither a certname nor *.suffix", path, i+1, line))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// readOIDMapping reads custom_trusted_oid_mapping.yaml.
+func (l *loader) readOIDMapping() {
+	path := l.config.OIDMapping
+	if path == "" || !exists(path) {
+		return
+	}
+	src, err := readFile(path)
+	if err != nil {
+		l.problem(fmt.Errorf("reading the names of trusted extensions: %w", err))
+		return
+	}
+	mapping, err := ParseOIDMapping(path, src)
+	l.problem(err)
+	l.config.CustomOIDs = mapping
+}
+
+// ParseOIDMapping reads the text of a custom_trusted_oid_mapping.yaml and returns
+// short names by OID.
+func ParseOIDMapping(name string, src []byte) (map[string]string, error) {
+	var file struct {
+		Mapping map[string]struct {
+			Shortname string `yaml:"shortname"`
+			Longname  string `yaml:"longname"`
+		} `yaml:"oid_mapping"`
+	}
+	if err := yaml.Unmarshal(src, &file); err != nil {
+		return nil, syntaxError(name, err)
+	}
+	out := map[string]string{}
+	var problems []error
+	for oid, names := range file.Mapping {
+		switch {
+		case strings.Trim(oid, "0123456789.") != "" || !strings.Contains(oid, "."):
+			problems = append(problems, fmt.Errorf("%s: %q is not an OID such as 1.3.6.1.4.1.34380.1.2.1", name, oid))
+		case !validShortName.MatchString(names.Shortname):
+			problems = append(problems, fmt.Errorf("%s: the OID %s needs a shortname of letters, digits and underscores", name, oid))
+		default:
+			out[oid] = names.Shortname
+		}
+	}
+	return out, errors.Join(problems...)
+}
+
+var validShortName = regexp.MustCompile(`^\w[\w-]*$`)

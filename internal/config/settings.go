@@ -1,0 +1,112 @@
+package config
+
+// This file lists every setting: its key, its default, and what it is for.
+
+// A setting binds a key of the YAML file to a field of the Config.
+type setting struct {
+	key      string
+	value    value
+	fallback string // default, as a person would write it; "" leaves the zero
+}
+
+// A Setting is one line of "troupe config show".
+type Setting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"`
+}
+
+// Show returns every setting in force, in the order of the documentation.
+func (c *Config) Show() []Setting {
+	var out []Setting
+	for _, s := range c.settings() {
+		if m, ok := s.value.(mapValue); ok {
+			for _, k := range m.keys() {
+				key := s.key + "." + k
+				out = append(out, Setting{key, (*m.p)[k], c.origins[key]})
+			}
+			continue
+		}
+		out = append(out, Setting{s.key, s.value.String(), c.origins[s.key]})
+	}
+	return out
+}
+
+// Origin says where a setting's value came from.
+func (c *Config) Origin(key string) string { return c.origins[key] }
+
+func keyTypes() []string { return []string{"ec256", "ec384", "rsa2048", "rsa3072", "rsa4096"} }
+
+func (c *Config) settings() []setting {
+	return []setting{
+		{key: "data", value: textValue{p: &c.Data}, fallback: "/var/lib/troupe"},
+		{key: "listen", value: textValue{p: &c.Listen}, fallback: ":8140"},
+		{key: "certname", value: textValue{p: &c.Certname}},
+		{key: "dns_alt_names", value: listValue{&c.DNSAltNames, ","}},
+		{key: "site", value: textValue{p: &c.Site}, fallback: "default"},
+		{key: "codedir", value: textValue{p: &c.CodeDir}},
+		{key: "environmentpath", value: listValue{&c.EnvironmentPath, ":"}},
+		{key: "basemodulepath", value: listValue{&c.BaseModulePath, ":"}},
+
+		{key: "ca.enabled", value: boolValue{&c.CA.Enabled}, fallback: "true"},
+		{key: "ca.name", value: textValue{p: &c.CA.Name}},
+		{key: "ca.key_type", value: textValue{p: &c.CA.KeyType, oneOf: append(keyTypes(), "")}},
+		{key: "ca.ttl", value: durationValue{&c.CA.TTL}, fallback: "5y"},
+		{key: "ca.autosign", value: textValue{p: &c.CA.Autosign}, fallback: "false"},
+		{key: "ca.autosign_timeout", value: durationValue{&c.CA.AutosignTimeout}},
+		{key: "ca.allow_subject_alt_names", value: boolValue{&c.CA.AllowSubjectAltNames}},
+		{key: "ca.allow_authorization_extensions", value: boolValue{&c.CA.AllowAuthorizationExtensions}},
+		{key: "ca.allow_duplicate_certs", value: boolValue{&c.CA.AllowDuplicateCerts}},
+		{key: "ca.allow_auto_renewal", value: boolValue{&c.CA.AllowAutoRenewal}},
+		{key: "ca.auto_renewal_cert_ttl", value: durationValue{&c.CA.AutoRenewalCertTTL}, fallback: "90d"},
+
+		{key: "tls.key_type", value: textValue{p: &c.TLS.KeyType, oneOf: keyTypes()}, fallback: "ec256"},
+		{key: "tls.min", value: textValue{p: &c.TLS.Min, oneOf: []string{"1.2", "1.3"}}, fallback: "1.2"},
+		{key: "tls.ciphers", value: listValue{&c.TLS.Ciphers, ","}},
+
+		{key: "engine.ruby", value: textValue{p: &c.Engine.Ruby}},
+		{key: "engine.puppet_lib", value: listValue{&c.Engine.PuppetLib, ":"}},
+		{key: "engine.workers", value: intValue{&c.Engine.Workers}},
+		{key: "engine.max_queue", value: intValue{&c.Engine.MaxQueue}},
+		{key: "engine.deadline", value: durationValue{&c.Engine.Deadline}},
+		{key: "engine.max_requests", value: intValue{&c.Engine.MaxRequests}},
+		{key: "engine.max_memory", value: sizeValue{&c.Engine.MaxMemory}},
+		{key: "engine.user", value: textValue{p: &c.Engine.User}},
+		{key: "engine.settings", value: mapValue{&c.Engine.Settings}},
+
+		{key: "code.interval", value: durationValue{&c.Code.Interval}},
+		{key: "code.keep", value: intValue{&c.Code.Keep}},
+
+		{key: "classifier.command", value: textValue{p: &c.Classifier.Command}},
+		{key: "classifier.timeout", value: durationValue{&c.Classifier.Timeout}},
+
+		{key: "store.facts.age", value: durationValue{&c.Store.Facts.Age}},
+		{key: "store.catalogs.age", value: durationValue{&c.Store.Catalogs.Age}},
+		{key: "store.catalogs.count", value: intValue{&c.Store.Catalogs.Count}},
+		{key: "store.reports.age", value: durationValue{&c.Store.Reports.Age}},
+		{key: "store.reports.count", value: intValue{&c.Store.Reports.Count}},
+		{key: "store.compiles.age", value: durationValue{&c.Store.Compiles.Age}},
+		{key: "store.compiles.count", value: intValue{&c.Store.Compiles.Count}},
+		{key: "store.bucket.age", value: durationValue{&c.Store.Bucket.Age}},
+
+		{key: "http.max_body.facts", value: sizeValue{&c.HTTP.MaxBody.Facts}},
+		{key: "http.max_body.report", value: sizeValue{&c.HTTP.MaxBody.Report}},
+		{key: "http.max_body.certificate_request", value: sizeValue{&c.HTTP.MaxBody.Request}},
+		{key: "http.max_body.filebucket", value: sizeValue{&c.HTTP.MaxBody.Bucket}},
+		{key: "http.max_body.other", value: sizeValue{&c.HTTP.MaxBody.Other}},
+		{key: "http.header_timeout", value: durationValue{&c.HTTP.HeaderTimeout}},
+		{key: "http.read_timeout", value: durationValue{&c.HTTP.ReadTimeout}},
+		{key: "http.write_timeout", value: durationValue{&c.HTTP.WriteTimeout}},
+		{key: "http.idle_timeout", value: durationValue{&c.HTTP.IdleTimeout}},
+		{key: "http.max_retry_after", value: durationValue{&c.HTTP.MaxRetryAfter}, fallback: "30m"},
+
+		{key: "metrics.listen", value: textValue{p: &c.Metrics.Listen}},
+		{key: "log.level", value: textValue{p: &c.Log.Level, oneOf: []string{"debug", "info", "warn", "error"}}, fallback: "info"},
+		{key: "log.format", value: textValue{p: &c.Log.Format, oneOf: []string{"text", "json"}}, fallback: "text"},
+
+		{key: "puppet_conf", value: textValue{p: &c.PuppetConf}},
+		{key: "auth_conf", value: textValue{p: &c.AuthConf}},
+		{key: "fileserver_conf", value: textValue{p: &c.FileserverConf}},
+		{key: "trusted_oid_mapping_file", value: textValue{p: &c.OIDMapping}},
+	}
+}

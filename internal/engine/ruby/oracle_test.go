@@ -1,0 +1,166 @@
+package ruby
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"troupe/internal/engine"
+	"troupe/internal/puppet"
+	"troupe/internal/store"
+)
+
+// This file compares the engine with the plain Puppet library.
+
+// oracle compiles the same request with testdata/oracle.rb on the folder that
+// the operator sees.
+func (r *rig) oracle(q engine.Request, exported []puppet.Resource, enc string) []byte {
+	r.t.Helper()
+	query, err := json.Marshal(map[string]any{
+		"certname": q.Certname, "facts": q.Facts.Values, "extensions": q.Trusted.Extensions, "server_facts": q.ServerFacts,
+		"environment": "production", "environmentpath": filepath.Join(r.root, "environments"), "basemodulepath": filepath.Join(r.root, "modules"),
+		"code_id": q.Version.ID, "static": q.Static, "rich": q.Rich, "exported": append([]puppet.Resource{}, exported...), "enc": nonEmpty(enc),
+		"settings": r.settings(),
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var args []string
+	for _, dir := range r.o.PuppetLib {
+		args = append(args, "-I", dir)
+	}
+	cmd := exec.CommandContext(r.t.Context(), "ruby", append(args, "testdata/oracle.rb")...)
+	cmd.Stdin = bytes.NewReader(query)
+	cmd.Stderr = &bytes.Buffer{}
+	cmd.Env = append(os.Environ(), "LANG=C.UTF-8")
+	out, err := cmd.Output()
+	if err != nil {
+		r.t.Fatalf("the oracle fails: %v\n%s%s", err, out, cmd.Stderr)
+	}
+	return bytes.TrimSpace(out)
+}
+
+func nonEmpty(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// incomparable is what differs between any two compiles, two users and two
+// copies of a folder: the catalog's id, who owns the files as the compiler sees
+// it, and when a folder was made.
+var incomparable = []*regexp.Regexp{
+	regexp.MustCompile(`"catalog_uuid":"[^"]*"`),
+	regexp.MustCompile(`"owner":\d+,"group":\d+`),
+	regexp.MustCompile(`"\{ctime\}[^"]*"`),
+}
+
+func sameBytes(t *testing.T, got, want []byte) {
+	t.Helper()
+	g, w := got, want
+	for _, re := range incomparable {
+		g, w = re.ReplaceAll(g, []byte(`"":0`)), re.ReplaceAll(w, []byte(`"":0`))
+	}
+	if bytes.Equal(g, w) {
+		return
+	}
+	differences, err := engine.Compare(want, got)
+	if err != nil {
+		t.Fatalf("catalogs differ and cannot be compared: %v", err)
+	}
+	for _, d := range differences {
+		t.Error(d)
+	}
+	if len(differences) == 0 {
+		t.Error("catalogs are equal but not the same bytes")
+	}
+}
+
+var peers = []puppet.Resource{
+	{
+		Type: "Fixture_thing", Title: "thing of web02.example.test", Exported: true, Certname: "web02.example.test", Tags: []string{"peer"},
+		Parameters: json.RawMessage(`{"size":8,"color":"blue","tag":["peer"],"alias":["other"]}`),
+	},
+}
+
+func TestCatalogsAreThoseOfThePlainLibraryByteForByte(t *testing.T) {
+	withPeers := func(o *Options) {
+		o.Resources = func(_ context.Context, q store.ResourceQuery) ([]puppet.Resource, error) {
+			if q.Type != "Fixture_thing" {
+				return nil, nil
+			}
+			return peers, nil
+		}
+	}
+	r := newRig(t, withPeers)
+	enc := filepath.Join(filepath.Dir(r.root), "enc")
+	if err := os.WriteFile(enc, []byte("#!/bin/sh\ncat <<X\n---\nclasses:\n  fixture::classified:\n    color: red\n  shared:\n"+
+		"parameters:\n  role: web\n  os: from the classifier\nX\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	classified := func(q *engine.Request) {
+		q.Classes = json.RawMessage(`{"fixture::classified":{"color":"red"},"shared":null}`)
+		q.Parameters = json.RawMessage(`{"role":"web","os":"from the classifier"}`)
+		q.Facts.Values = json.RawMessage(`{"os":{"family":"Debian"},"trouble":"none","role":"of the fact"}`)
+	}
+	plain := func(q *engine.Request) { q.Rich = false }
+	static := func(q *engine.Request) { q.Static, q.ChecksumTypes = true, []string{"sha256", "md5"} }
+
+	for _, row := range []struct {
+		name     string
+		certname puppet.Certname
+		change   func(*engine.Request)
+		enc      string
+	}{
+		{"a default node with rich data", "db01.example.test", func(*engine.Request) {}, ""},
+		{"the same node once more", "db01.example.test", func(*engine.Request) {}, ""},
+		{"without rich data", "db01.example.test", plain, ""},
+		{"collectors, exports and stages", "web01.example.test", func(*engine.Request) {}, ""},
+		{"static", "web01.example.test", static, ""},
+		{"static without rich data", "db01.example.test", func(q *engine.Request) { plain(q); static(q) }, ""},
+		{"classified", "trouble.example.test", classified, enc},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := r.on(t)
+			q := r.request(row.certname, row.change)
+			got := r.compile(q)
+			sameBytes(t, got.Catalog, r.oracle(q, peers, row.enc))
+			var catalog struct {
+				UUID    string `json:"catalog_uuid"`
+				Version string `json:"version"`
+			}
+			if err := json.Unmarshal(got.Catalog, &catalog); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{catalog.UUID, catalog.Version}, []string{got.CatalogUUID, got.ConfigVersion}); diff != "" {
+				t.Errorf("result and catalog disagree (-catalog +result):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestErrorsAreThoseOfThePlainLibrary(t *testing.T) {
+	r := newRig(t)
+	for _, certname := range []puppet.Certname{"broken.example.test", "syntax.example.test"} {
+		t.Run(string(certname), func(t *testing.T) {
+			r := r.on(t)
+			q := r.request(certname)
+			_, err := r.Compile(t.Context(), q)
+			var want struct{ Error string }
+			if err := json.Unmarshal(r.oracle(q, nil, ""), &want); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want.Error, compileError(t, err).Msg); diff != "" {
+				t.Errorf("message differs (-library +engine):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,172 @@
+package ruby
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"troupe/internal/fault"
+)
+
+// This file decides who waits, who is refused, and which worker a request gets.
+
+func errClosing() error {
+	return fault.New(fault.Unavailable, "the Ruby engine is not running")
+}
+
+// enter admits a request to the queue; leave is called when it is done.
+func (p *Pool) enter(patient bool) (leave func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != serving {
+		return nil, errClosing()
+	}
+	limit := p.o.MaxQueue
+	if patient {
+		limit *= patience
+	}
+	// Free workers are no queue: a waiting request may only be starting.
+	if p.waiting >= limit+p.o.Workers-len(p.slots) {
+		p.metrics.refused.Inc()
+		return nil, &fault.Error{
+			Kind: fault.Unavailable, After: p.estimate(),
+			Msg: fmt.Sprintf("The compile queue is full (%d requests are waiting)", p.waiting),
+		}
+	}
+	p.waiting++
+	p.running++
+	return p.leave, nil
+}
+
+func (p *Pool) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting--
+	p.running--
+	p.wake()
+}
+
+// estimate says when the queue of now will be worked off. p.mu is held.
+func (p *Pool) estimate() time.Duration {
+	const least, most = time.Second, 5 * time.Minute
+	average := p.average
+	if average == 0 {
+		average = time.Second
+	}
+	return min(max(average*time.Duration(p.waiting+1)/time.Duration(p.o.Workers), least), most)
+}
+
+// count moves a request between the queue and a worker.
+func (p *Pool) count(waiting int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting += waiting
+}
+
+// learn adds a compile to the moving average.
+func (p *Pool) learn(took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.average == 0 {
+		p.average = took
+	}
+	p.average += (took - p.average) / 8
+}
+
+// takeSlot waits for its turn among those who want a worker: first come, first
+// served, as channels wake their senders in order.
+func (p *Pool) takeSlot(ctx context.Context) error {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-p.closed:
+		return errClosing()
+	case <-ctx.Done():
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "the request ended while it was waiting for a worker")
+	}
+}
+
+func (p *Pool) leaveSlot() { <-p.slots }
+
+// worker returns an idle worker of the zygote, or a new one. The caller holds a
+// slot, so there is room for it if another version's idle worker goes.
+func (p *Pool) worker(ctx context.Context, z *zygote, fresh bool) (*worker, error) {
+	p.mu.Lock()
+	if n := len(z.idle); n > 0 && !fresh {
+		w := z.idle[n-1]
+		z.idle = z.idle[:n-1]
+		p.mu.Unlock()
+		return w, nil
+	}
+	var owner *zygote
+	var surplus *worker
+	if p.alive >= p.o.Workers {
+		owner, surplus = p.leastUsed()
+	}
+	p.alive++
+	p.mu.Unlock()
+
+	if surplus != nil {
+		p.discard(owner, surplus)
+	}
+	w, err := z.fork(ctx, p.o.Log)
+	if err != nil {
+		p.mu.Lock()
+		p.alive--
+		p.mu.Unlock()
+		return nil, err
+	}
+	p.metrics.forks.Inc()
+	return w, nil
+}
+
+// leastUsed takes the worker that was idle longest out of its zygote. p.mu is
+// held.
+func (p *Pool) leastUsed() (owner *zygote, w *worker) {
+	for _, z := range p.zygotes {
+		if len(z.idle) > 0 && (w == nil || z.idle[0].used.Before(w.used)) {
+			owner, w = z, z.idle[0]
+		}
+	}
+	if w != nil {
+		owner.idle = slices.Delete(owner.idle, 0, 1)
+	}
+	return owner, w
+}
+
+// giveBack makes a worker idle, or ends it.
+func (p *Pool) giveBack(z *zygote, w *worker, spent bool) {
+	p.mu.Lock()
+	if !spent && !z.retired {
+		w.used = time.Now()
+		z.idle = append(z.idle, w)
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Unlock()
+	p.discard(z, w)
+}
+
+// discard ends a worker and waits for it.
+func (p *Pool) discard(z *zygote, w *worker) {
+	w.kill()
+	awaitExit(w.process, stopGrace)
+	z.control.forget(w.pid)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.alive--
+}
+
+// learn completes what is known about a lost worker.
+func (e *errLost) learn(death event, w *worker) {
+	e.ending = death.ending()
+	byUs := w.dead.Load() && e.cause != died
+	// Killed by somebody else, or its zygote is gone too and nobody saw.
+	e.fromOutside = !byUs && (death.Signal == nil && death.Exit == nil || death.Signal != nil && *death.Signal == 9)
+}

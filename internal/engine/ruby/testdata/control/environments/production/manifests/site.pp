@@ -1,0 +1,23 @@
+stage { 'first': before => Stage['main'] }
+
+node default {
+  include fixture
+}
+
+node /^web\d+\.example\.test$/ {
+  include fixture
+  include fixture::web
+  class { 'fixture::early': stage => 'first' }
+}
+
+node 'broken.example.test' {
+  include fixture::no_such_class
+}
+
+node 'syntax.example.test' {
+  include fixture::syntax
+}
+
+node 'trouble.example.test' {
+  fixture::trouble($facts['trouble'])
+}

@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "of $1 $2"

@@ -1,0 +1,4 @@
+# Comes from basemodulepath.
+class shared {
+  notify { "shared from ${module_name}": }
+}

@@ -1,0 +1,414 @@
+package ruby
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"troupe/internal/code"
+	"troupe/internal/engine"
+	"troupe/internal/fault"
+	"troupe/internal/puppet"
+	"troupe/internal/telemetry"
+)
+
+// This file runs zygotes: one for each code version in use.
+
+type zygoteKey struct {
+	environment puppet.Environment
+	codeID      string
+}
+
+// A zygote is the parent process of the workers of one code version.
+type zygote struct {
+	key     zygoteKey
+	version *code.Version
+	first   engine.Request // what it was started for: warms it if nothing else is known
+	born    time.Time
+	restore *restorer
+	ready   chan struct{} // closed when it can fork, or has failed
+	stop    chan struct{} // closed when nothing uses it any more
+
+	// set before ready is closed
+	err      error
+	control  *control
+	process  *os.Process
+	boot     time.Duration
+	warmed   int
+	resident int64
+
+	// guarded by Pool.mu
+	users   int       // requests that hold it
+	used    time.Time // when the last one took it
+	retired bool      // not to be given to new requests
+	idle    []*worker // the most recently used last
+}
+
+// acquire returns the zygote of a version, starting it if need be. The caller
+// gives it back with release.
+func (p *Pool) acquire(ctx context.Context, q engine.Request) (*zygote, error) {
+	key := zygoteKey{q.Version.Environment, q.Version.ID}
+	for {
+		z, isNew, changed := p.find(key, q)
+		if z == nil {
+			// Every zygote is in use. That ends with the requests that use them.
+			select {
+			case <-changed:
+				continue
+			case <-p.closed:
+				return nil, errClosing()
+			case <-ctx.Done():
+				return nil, errWaiting(ctx)
+			}
+		}
+		if isNew {
+			select {
+			case p.starts <- z:
+			case <-p.closed:
+				p.abandon(z, errClosing())
+			case <-ctx.Done():
+				p.abandon(z, errWaiting(ctx))
+			}
+		}
+
+		select {
+		case <-z.ready:
+		case <-p.closed:
+			p.release(z)
+			return nil, errClosing()
+		case <-ctx.Done():
+			p.release(z)
+			return nil, errWaiting(ctx)
+		}
+		if z.err != nil {
+			p.release(z)
+			return nil, z.err
+		}
+		return z, nil
+	}
+}
+
+func errWaiting(ctx context.Context) error {
+	return fault.Wrap(fault.Unavailable, ctx.Err(), "the request ended while its code version was being loaded")
+}
+
+// find returns a zygote with one more user, a new one if there is room, or
+// nothing and a channel that says when to look again.
+func (p *Pool) find(key zygoteKey, q engine.Request) (z *zygote, isNew bool, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	z = p.zygotes[key]
+	if z == nil {
+		if len(p.zygotes) >= p.o.MaxVersions && !p.evict() {
+			return nil, false, p.changed
+		}
+		isNew = true
+		z = &zygote{
+			key: key, version: q.Version, first: q, born: time.Now(), restore: newRestorer(q.Version.Paths),
+			ready: make(chan struct{}), stop: make(chan struct{}),
+		}
+		q.Version.Retain()
+		p.zygotes[key] = z
+	}
+	z.users++
+	z.used = time.Now()
+	return z, isNew, nil
+}
+
+// evict ends the zygote that was idle longest. p.mu is held.
+func (p *Pool) evict() bool {
+	var oldest *zygote
+	for _, z := range p.zygotes {
+		if z.users == 0 && (oldest == nil || z.used.Before(oldest.used)) {
+			oldest = z
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	p.retire(oldest)
+	return true
+}
+
+// release gives a zygote back.
+func (p *Pool) release(z *zygote) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	z.users--
+	if z.retired && z.users == 0 {
+		close(z.stop)
+	}
+	p.wake()
+}
+
+// retire keeps new requests from a zygote, which ends with its last user. p.mu
+// is held.
+func (p *Pool) retire(z *zygote) {
+	if z.retired {
+		return
+	}
+	z.retired = true
+	if p.zygotes[z.key] == z {
+		delete(p.zygotes, z.key)
+	}
+	if z.users == 0 {
+		close(z.stop)
+	}
+	p.wake()
+}
+
+// abandon is for a zygote that never got to Run.
+func (p *Pool) abandon(z *zygote, err error) {
+	p.mu.Lock()
+	p.retire(z)
+	p.mu.Unlock()
+	z.err = err
+	z.version.Release()
+	close(z.ready)
+}
+
+// linger is how long the zygote of an old version stays after its last use:
+// requests that were accepted before a deploy may still come.
+const linger = 5 * time.Second
+
+// retireSuperseded ends zygotes whose environment has a newer one that works.
+func (p *Pool) retireSuperseded(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	newest := map[puppet.Environment]time.Time{}
+	for key, z := range p.zygotes {
+		if z.isReady() && z.used.After(newest[key.environment]) {
+			newest[key.environment] = z.used
+		}
+	}
+	for key, z := range p.zygotes {
+		if z.users == 0 && z.isReady() && z.used.Before(newest[key.environment]) && now.Sub(z.used) > linger {
+			p.retire(z)
+		}
+	}
+}
+
+func (z *zygote) isReady() bool {
+	select {
+	case <-z.ready:
+		return z.err == nil
+	default:
+		return false
+	}
+}
+
+// runZygote is the life of a zygote.
+func (p *Pool) runZygote(ctx context.Context, z *zygote) {
+	defer z.version.Release()
+	log := p.o.Log.With(slog.String(telemetry.KeyEnvironment, string(z.key.environment)), slog.String(telemetry.KeyCodeID, z.key.codeID))
+
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	err := p.bootZygote(ctx, z, log, &reading)
+	if err != nil {
+		log.Error("code version cannot be served", slog.Any(telemetry.KeyErr, err))
+		p.mu.Lock()
+		p.retire(z)
+		p.mu.Unlock()
+		z.err = err
+		close(z.ready)
+		return
+	}
+	z.boot = time.Since(z.born)
+	close(z.ready)
+	p.metrics.boots.Inc()
+	log.Info("code version ready", slog.Duration(telemetry.KeyDuration, z.boot), slog.Int("warmed", z.warmed), slog.Int64("resident_bytes", z.resident))
+
+	select {
+	case <-ctx.Done():
+	case <-z.stop:
+	case <-z.control.gone:
+		log.Warn("ruby zygote died; a new one starts with the next request", slog.Int("pid", z.process.Pid))
+	}
+	p.mu.Lock()
+	p.retire(z)
+	idle := z.idle
+	z.idle = nil
+	p.mu.Unlock()
+	for _, w := range idle {
+		p.discard(z, w)
+	}
+	p.endZygote(z, log)
+	log.Debug("code version put away")
+}
+
+// bootZygote starts the process and warms it. If a node's compile hangs or kills
+// it, it is started again and not warmed.
+func (p *Pool) bootZygote(ctx context.Context, z *zygote, log *slog.Logger, reading *sync.WaitGroup) error {
+	for _, warm := range []bool{true, false} {
+		if err := p.forkZygote(ctx, z, log, reading); err != nil {
+			return err
+		}
+		if err := p.openZygote(ctx, z, log); err != nil {
+			p.endZygote(z, log)
+			return err
+		}
+		var err error
+		if warm {
+			err = p.warmZygote(ctx, z, log)
+		}
+		if err == nil {
+			err = p.settleZygote(ctx, z)
+		}
+		if err == nil {
+			return nil
+		}
+		killGroup(z.process, log)
+		p.endZygote(z, log)
+		if !warm || ctx.Err() != nil {
+			return err
+		}
+		log.Warn("warming failed; starting cold", slog.Any(telemetry.KeyErr, err))
+	}
+	return errors.New("a cold zygote did not start") // not reached
+}
+
+// stepLimit bounds the steps of a boot that run no code of the environment.
+const stepLimit = 30 * time.Second
+
+func (p *Pool) forkZygote(ctx context.Context, z *zygote, log *slog.Logger, reading *sync.WaitGroup) error {
+	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer cancel()
+	t, err := p.waitTemplate(ctx)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "the Ruby engine is starting again")
+	}
+	conn, pid, err := t.control.fork(ctx)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "the Ruby engine cannot start a process")
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return errors.Join(fmt.Errorf("finding a zygote: %w", err), conn.Close())
+	}
+	z.process = process
+	z.control = newControl(conn, p.answer)
+	reading.Go(func() {
+		if err := z.control.read(context.WithoutCancel(ctx), func(e event) { p.forgetIdle(z, e.PID) }); err != nil {
+			log.Error("ruby zygote cannot be understood", slog.Any(telemetry.KeyErr, err))
+		}
+	})
+	return nil
+}
+
+func (p *Pool) openZygote(ctx context.Context, z *zygote, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	e, err := z.control.command(ctx, openCommand{
+		Op: "open", Environment: z.key.environment, EnvironmentPath: z.version.EnvironmentPath, BaseModulePath: z.version.BaseModulePath,
+		Paths: z.version.Paths, Settings: p.settings(), Limits: limits{Memory: 2 * p.o.MaxMemory},
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("opening environment %s: %w", z.key.environment, err)
+	}
+	for _, name := range e.UnknownSettings {
+		log.Warn("setting is unknown to this version of Puppet and is ignored", slog.String("setting", name))
+	}
+	z.logMessages(log, e.Logs)
+	if e.Event != "opened" {
+		return fault.New(fault.Failed, "%s", z.restore.text(e.Message))
+	}
+	return nil
+}
+
+// warmZygote compiles catalogs of nodes that were seen lately. A catalog that
+// does not compile does no harm.
+func (p *Pool) warmZygote(ctx context.Context, z *zygote, log *slog.Logger) error {
+	for _, q := range p.warmRequests(ctx, z, log) {
+		limit := p.o.Deadline
+		command, err := newCompileCommand("warm", q, limit)
+		if err != nil {
+			log.Debug("warming request skipped", slog.Any(telemetry.KeyErr, err))
+			continue
+		}
+		step, cancel := context.WithTimeout(ctx, limit)
+		e, err := z.control.command(step, command, nil)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("warming with %s: %w", q.Certname, err)
+		}
+		if e.Message != "" {
+			log.Info("warming compile failed", slog.String(telemetry.KeyCertname, string(q.Certname)), slog.String("message", z.restore.text(e.Message)))
+			continue
+		}
+		z.warmed++
+	}
+	return nil
+}
+
+func (p *Pool) settleZygote(ctx context.Context, z *zygote) error {
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	e, err := z.control.command(ctx, plainCommand{Op: "settle"}, nil)
+	if err != nil {
+		return fmt.Errorf("settling a zygote: %w", err)
+	}
+	z.resident = e.Resident
+	if z.resident > p.o.MaxMemory {
+		return fmt.Errorf("zygote has %d bytes in memory, more than the %d of a worker", z.resident, p.o.MaxMemory)
+	}
+	return nil
+}
+
+// endZygote ends the process and waits for it.
+func (p *Pool) endZygote(z *zygote, log *slog.Logger) {
+	if err := z.control.write(plainCommand{Op: "stop"}); err != nil {
+		log.Debug("ruby zygote is gone", slog.Any(telemetry.KeyErr, err))
+	}
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	select {
+	case <-z.control.gone:
+	case <-timer.C:
+		killGroup(z.process, log)
+	}
+	if err := z.control.conn.Close(); err != nil {
+		log.Debug("ruby zygote was closed before", slog.Any(telemetry.KeyErr, err))
+	}
+	awaitExit(z.process, stopGrace)
+}
+
+// logMessages puts what Puppet said outside of a compile into our own log.
+func (z *zygote) logMessages(log *slog.Logger, messages []engine.Log) {
+	for _, m := range messages {
+		log.Info("puppet", slog.String("level", m.Level), slog.String("message", z.restore.text(m.Message)))
+	}
+}
+
+// forgetIdle drops an idle worker that died.
+func (p *Pool) forgetIdle(z *zygote, pid int) {
+	p.mu.Lock()
+	i := slices.IndexFunc(z.idle, func(w *worker) bool { return w.pid == pid })
+	var w *worker
+	if i >= 0 {
+		w = z.idle[i]
+		z.idle = slices.Delete(z.idle, i, i+1)
+	}
+	p.mu.Unlock()
+	if w != nil {
+		p.discard(z, w)
+	}
+}
+
+// stats describes the zygote. Pool.mu is held.
+func (z *zygote) stats() ZygoteStats {
+	s := ZygoteStats{Environment: z.key.environment, CodeID: z.key.codeID, Ready: z.isReady()}
+	if !s.Ready {
+		return s
+	}
+	s.PID, s.Warmed, s.Boot, s.Resident = z.process.Pid, z.warmed, z.boot, z.resident
+	for _, w := range z.idle {
+		s.Workers = append(s.Workers, w.pid)
+	}
+	return s
+}

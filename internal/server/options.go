@@ -1,0 +1,130 @@
+package server
+
+import (
+	"fmt"
+	"net"
+
+	"troupe/internal/agentapi"
+	"troupe/internal/authz"
+	"troupe/internal/ca"
+	"troupe/internal/classifier"
+	"troupe/internal/code"
+	"troupe/internal/config"
+	"troupe/internal/engine/ruby"
+	"troupe/internal/puppet"
+	"troupe/internal/store"
+)
+
+// This file hands each part its own Options. A part never sees the whole
+// configuration, and no default is decided here: a zero means the part's own.
+
+func storeOptions(cfg *config.Config, m *member) store.Options {
+	return store.Options{
+		ReportAge: cfg.Store.Reports.Age, CompilesPerNode: cfg.Store.Compiles.Count, CatalogsPerNode: cfg.Store.Catalogs.Count,
+		ForgetAfter: cfg.Store.Facts.Age, BucketAge: cfg.Store.Bucket.Age, MaxBucketFile: cfg.HTTP.MaxBody.Bucket,
+		Log: m.log, Registerer: m.registry,
+	}
+}
+
+func caOptions(cfg *config.Config, m *member) ca.Options {
+	return ca.Options{Name: cfg.CA.Name, KeyType: ca.KeyType(cfg.CA.KeyType), Policy: caPolicy(cfg), Log: m.log}
+}
+
+func caPolicy(cfg *config.Config) ca.Policy {
+	return ca.Policy{
+		Autosign:             autosign(cfg),
+		AllowDuplicateCerts:  cfg.CA.AllowDuplicateCerts,
+		AllowSubjectAltNames: cfg.CA.AllowSubjectAltNames, AllowAuthorizationExtensions: cfg.CA.AllowAuthorizationExtensions,
+		AllowAutoRenewal: cfg.CA.AllowAutoRenewal, TTL: cfg.CA.TTL, AutoRenewalTTL: cfg.CA.AutoRenewalCertTTL,
+	}
+}
+
+// autosign is true, false, or the path of a list or a policy executable.
+func autosign(cfg *config.Config) ca.Autosign {
+	switch cfg.CA.Autosign {
+	case "true":
+		return ca.Autosign{All: true}
+	case "", "false":
+		return ca.Autosign{}
+	}
+	return ca.Autosign{Path: cfg.CA.Autosign, Timeout: cfg.CA.AutosignTimeout, RubyLib: cfg.Engine.PuppetLib}
+}
+
+func codeOptions(cfg *config.Config, m *member) (code.Options, error) {
+	o := code.Options{
+		EnvironmentPath: cfg.EnvironmentPath, BaseModulePath: cfg.BaseModulePath, Settings: cfg.Puppet,
+		Dir: m.folder("code"), Interval: cfg.Code.Interval, Keep: cfg.Code.Keep, Log: m.log, Registerer: m.registry,
+	}
+	if cfg.FileserverConf == "" {
+		return o, nil
+	}
+	mounts, warnings, err := code.LoadFileMounts(cfg.FileserverConf)
+	for _, w := range warnings {
+		m.log.Warn("fileserver.conf", "problem", w)
+	}
+	o.FileMounts = mounts
+	return o, err
+}
+
+func engineOptions(cfg *config.Config, m *member) ruby.Options {
+	return ruby.Options{
+		Ruby: cfg.Engine.Ruby, PuppetLib: cfg.Engine.PuppetLib, Workers: cfg.Engine.Workers, MaxQueue: cfg.Engine.MaxQueue,
+		Deadline: cfg.Engine.Deadline, MaxRequests: cfg.Engine.MaxRequests, MaxMemory: cfg.Engine.MaxMemory,
+		User: cfg.Engine.User, Dir: m.folder("engine"), Settings: cfg.Engine.Settings,
+		Resources: m.store.ExportedResources, Warm: m.store.RecentNodes, Log: m.log, Registerer: m.registry,
+	}
+}
+
+func classifierOptions(cfg *config.Config, m *member) classifier.Options {
+	return classifier.Options{Command: cfg.Classifier.Command, Timeout: cfg.Classifier.Timeout, Cache: m.store, Log: m.log}
+}
+
+// guardOptions reads auth.conf, or takes the default rules when there is none.
+func guardOptions(cfg *config.Config, m *member) (authz.GuardOptions, error) {
+	o := authz.GuardOptions{CustomOIDs: cfg.CustomOIDs, Log: m.log}
+	if m.authority != nil {
+		o.Revoked = m.authority.Revoked
+	}
+	if cfg.AuthConf == "" {
+		o.Rules = authz.Default()
+		return o, nil
+	}
+	rules, err := authz.Load(cfg.AuthConf)
+	if err != nil {
+		return o, fmt.Errorf("read the authorization rules: %w", err)
+	}
+	o.Rules = rules
+	return o, nil
+}
+
+func agentOptions(cfg *config.Config, m *member) agentapi.Options {
+	ip4, ip6 := ownAddresses()
+	return agentapi.Options{
+		ServerName: cfg.Certname, ServerIP: ip4, ServerIP6: ip6, Version: m.engine.Stats().Puppet,
+		DefaultEnvironment: puppet.Environment(cfg.Puppet["environment"]), EnvironmentPath: cfg.EnvironmentPath,
+		MaxRetryAfter: cfg.HTTP.MaxRetryAfter,
+		Limits:        agentapi.Limits{Catalog: cfg.HTTP.MaxBody.Facts, Facts: cfg.HTTP.MaxBody.Facts, Report: cfg.HTTP.MaxBody.Report, Bucket: cfg.HTTP.MaxBody.Bucket},
+		Log:           m.log, Registerer: m.registry,
+	}
+}
+
+// ownAddresses are what Facter would call ipaddress and ipaddress6: the first
+// global address of an interface that is up.
+func ownAddresses() (ip4, ip6 string) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", "" // the facts are left out, as on a host without a network
+	}
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok || !n.IP.IsGlobalUnicast() {
+			continue
+		}
+		if v4 := n.IP.To4(); v4 != nil && ip4 == "" {
+			ip4 = v4.String()
+		} else if v4 == nil && ip6 == "" {
+			ip6 = n.IP.String()
+		}
+	}
+	return ip4, ip6
+}

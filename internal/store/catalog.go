@@ -1,0 +1,193 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"time"
+
+	"troupe/internal/fault"
+	"troupe/internal/journal"
+	"troupe/internal/puppet"
+)
+
+// This file keeps the catalogs: of each different one the body, of each compile
+// only its hash.
+
+// CatalogMeta describes a catalog. Hash and Stored are set by the store.
+type CatalogMeta struct {
+	Certname        puppet.Certname    `json:"certname"`
+	Environment     puppet.Environment `json:"environment"`
+	CodeID          string             `json:"code_id"`
+	CatalogUUID     string             `json:"catalog_uuid"`
+	TransactionUUID string             `json:"transaction_uuid"`
+	Version         string             `json:"version"`
+	Hash            string             `json:"hash"`  // hex; equal for catalogs that differ only in version and catalog_uuid
+	Bytes           int                `json:"bytes"` // of the body
+	Stored          time.Time          `json:"-"`     // when the last catalog with this hash was stored
+}
+
+// SaveCatalog stores what a compile gave: the catalog as JSON, and the exported
+// resources of the node, those included that are not realised on it. A body that
+// this member has journalled within a third of the journal's age is not written
+// again, so that the journal always holds the catalog of every active node.
+func (db *DB) SaveCatalog(ctx context.Context, m CatalogMeta, body []byte, exported []puppet.Resource) error {
+	list := []byte("[]")
+	if len(exported) > 0 {
+		var err error
+		if list, err = json.Marshal(exported); err != nil {
+			return fmt.Errorf("encode exported resources of %s: %w", m.Certname, err)
+		}
+	}
+	sum, err := catalogHash(body, list)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "the catalog of %s is not a JSON object", m.Certname)
+	}
+	m.Hash, m.Bytes = sum, len(body)
+	var known bool
+	if err := db.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM catalog_body WHERE certname = ? AND hash = ? AND journalled > ?)`,
+		m.Certname, m.Hash, stampAt(db.o.Now().Add(-db.o.JournalAge/3))).Scan(&known); err != nil {
+		return fmt.Errorf("look up catalog of %s: %w", m.Certname, err)
+	}
+	var rec []byte
+	if known {
+		rec, err = joinParts(m)
+	} else {
+		rec, err = joinParts(m, body, list)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = db.save(ctx, kindCatalog, string(m.Certname), rec)
+	return err
+}
+
+// catalogHash sums a catalog and the exported resources that belong to it. The
+// keys version and catalog_uuid differ at each compile and do not count.
+func catalogHash(body, exported []byte) (string, error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return "", errors.Join(err, errors.New("no object"))
+	}
+	h := sha256.New()
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return "", err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return "", err
+		}
+		if key != "version" && key != "catalog_uuid" {
+			writePart(h, []byte(key.(string))) // a key is always a string
+			writePart(h, value)
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return "", err
+	}
+	writePart(h, exported)
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// writePart sums a part with its length, so that parts cannot run together.
+func writePart(h hash.Hash, p []byte) {
+	fmt.Fprintf(h, "%d:", len(p))
+	h.Write(p)
+}
+
+func (db *DB) foldCatalog(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+	var m CatalogMeta
+	parts, err := splitParts(r, &m, 0)
+	if err != nil {
+		return err
+	}
+	if len(parts) >= 2 {
+		var list []puppet.Resource
+		if err := json.Unmarshal(parts[1], &list); err != nil {
+			return &malformedError{r, err}
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO catalog (certname, hash, stamp, environment, code_id, catalog_uuid, transaction_uuid, version, bytes)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, code_id = excluded.code_id,
+			catalog_uuid = excluded.catalog_uuid, transaction_uuid = excluded.transaction_uuid, version = excluded.version,
+			bytes = excluded.bytes WHERE excluded.stamp > stamp`,
+		m.Certname, m.Hash, stampOf(r), m.Environment, m.CodeID, m.CatalogUUID, m.TransactionUUID, m.Version, m.Bytes); err != nil {
+		return err
+	}
+	if len(parts) >= 2 {
+		if err := db.foldCatalogBody(ctx, tx, r, m, parts[0], parts[1]); err != nil {
+			return err
+		}
+	}
+	if err := db.trimCatalogs(ctx, tx, m.Certname); err != nil {
+		return err
+	}
+	if err := db.touch(ctx, tx, r, signCatalog, m.Certname, m.Environment); err != nil {
+		return err
+	}
+	return db.indexExported(ctx, tx, m.Certname)
+}
+
+func (db *DB) foldCatalogBody(ctx context.Context, tx *sql.Tx, r *journal.Record, m CatalogMeta, body, exported []byte) error {
+	sum := []byte{}
+	if string(exported) != "[]" {
+		s := sha256.Sum256(exported)
+		sum = s[:]
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO catalog_body (certname, hash, journalled, exported_sum, exported, body) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET journalled = excluded.journalled WHERE excluded.journalled > journalled`,
+		m.Certname, m.Hash, stampOf(r), sum, db.zip.pack(exported), db.zip.pack(body))
+	return err
+}
+
+// trimCatalogs keeps the newest catalogs of a node.
+func (db *DB) trimCatalogs(ctx context.Context, tx *sql.Tx, certname puppet.Certname) error {
+	var oldest stamp
+	err := tx.QueryRowContext(ctx, `SELECT stamp FROM catalog WHERE certname = ? ORDER BY stamp DESC LIMIT 1 OFFSET ?`, certname, db.o.CatalogsPerNode-1).Scan(&oldest)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM catalog_body WHERE certname = ?1 AND hash IN
+		(SELECT hash FROM catalog WHERE certname = ?1 AND stamp < ?2)`, certname, oldest); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM catalog WHERE certname = ? AND stamp < ?`, certname, oldest)
+	return err
+}
+
+// Catalog returns the last catalog of a node. Its body is that of the first
+// catalog with the same hash: version and catalog_uuid inside may be older than
+// those in the CatalogMeta.
+func (db *DB) Catalog(ctx context.Context, certname puppet.Certname) (CatalogMeta, []byte, error) {
+	var m CatalogMeta
+	var at stamp
+	var packed []byte
+	err := db.read.QueryRowContext(ctx, `SELECT c.certname, c.hash, c.stamp, c.environment, c.code_id, c.catalog_uuid, c.transaction_uuid, c.version, c.bytes, b.body
+		FROM catalog c JOIN catalog_body b ON b.certname = c.certname AND b.hash = c.hash
+		WHERE c.certname = ? ORDER BY c.stamp DESC LIMIT 1`, certname).
+		Scan(&m.Certname, &m.Hash, &at, &m.Environment, &m.CodeID, &m.CatalogUUID, &m.TransactionUUID, &m.Version, &m.Bytes, &packed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return CatalogMeta{}, nil, fault.New(fault.NotFound, "no catalog of %s is known", certname)
+	}
+	if err != nil {
+		return CatalogMeta{}, nil, fmt.Errorf("query catalog of %s: %w", certname, err)
+	}
+	body, err := db.zip.unpack(packed)
+	if err != nil {
+		return CatalogMeta{}, nil, fmt.Errorf("query catalog of %s: %w", certname, err)
+	}
+	m.Stored = at.time()
+	return m, body, nil
+}

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"troupe/internal/fault"
+	"troupe/internal/journal"
+	"troupe/internal/puppet"
+)
+
+// This file keeps the last facts of each node.
+
+type factsRecord struct {
+	Certname    puppet.Certname    `json:"certname"`
+	Environment puppet.Environment `json:"environment"`
+	Time        time.Time          `json:"time"`
+	Producer    string             `json:"producer"`
+}
+
+// SaveFacts stores the facts of a node. producer is the member or server that
+// took them in.
+func (db *DB) SaveFacts(ctx context.Context, f puppet.Facts, producer string) error {
+	body, err := joinParts(factsRecord{f.Certname, f.Environment, f.Timestamp.UTC(), producer}, emptyObject(f.Values))
+	if err != nil {
+		return err
+	}
+	_, err = db.save(ctx, kindFacts, string(f.Certname), body)
+	return err
+}
+
+func (db *DB) foldFacts(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+	var f factsRecord
+	parts, err := splitParts(r, &f, 1)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO facts (certname, stamp, environment, time, producer, facts) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, time = excluded.time,
+			producer = excluded.producer, facts = excluded.facts WHERE excluded.stamp > stamp`,
+		f.Certname, stampOf(r), f.Environment, f.Time.UnixMicro(), f.Producer, db.zip.pack(parts[0])); err != nil {
+		return err
+	}
+	return db.touch(ctx, tx, r, signFacts, f.Certname, f.Environment)
+}
+
+// Facts returns the last facts of a node.
+func (db *DB) Facts(ctx context.Context, certname puppet.Certname) (puppet.Facts, error) {
+	row := db.read.QueryRowContext(ctx, `SELECT certname, environment, time, facts FROM facts WHERE certname = ?`, certname)
+	f, err := db.scanFacts(row)
+	if errors.Is(err, sql.ErrNoRows) {
+		return puppet.Facts{}, fault.New(fault.NotFound, "no facts of %s are known", certname)
+	}
+	if err != nil {
+		return puppet.Facts{}, fmt.Errorf("query facts of %s: %w", certname, err)
+	}
+	return f, nil
+}
+
+// RecentNodes returns the facts of the n nodes of an environment that were heard
+// of last: with them a new code version is warmed.
+func (db *DB) RecentNodes(ctx context.Context, env puppet.Environment, n int) ([]puppet.Facts, error) {
+	rows, err := db.read.QueryContext(ctx, `SELECT f.certname, f.environment, f.time, f.facts FROM node n JOIN facts f ON f.certname = n.certname
+		WHERE n.environment = ? ORDER BY n.seen DESC LIMIT ?`, env, limitOr(n, 10))
+	if err != nil {
+		return nil, fmt.Errorf("query recent nodes of %s: %w", env, err)
+	}
+	defer rows.Close()
+	var all []puppet.Facts
+	for rows.Next() {
+		f, err := db.scanFacts(rows)
+		if err != nil {
+			return nil, fmt.Errorf("query recent nodes of %s: %w", env, err)
+		}
+		all = append(all, f)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("query recent nodes of %s: %w", env, err)
+	}
+	return all, nil
+}
+
+// A scanner is *sql.Row or *sql.Rows.
+type scanner interface{ Scan(dest ...any) error }
+
+func (db *DB) scanFacts(s scanner) (puppet.Facts, error) {
+	var f puppet.Facts
+	var at int64
+	var packed []byte
+	if err := s.Scan(&f.Certname, &f.Environment, &at, &packed); err != nil {
+		return puppet.Facts{}, err
+	}
+	values, err := db.zip.unpack(packed)
+	if err != nil {
+		return puppet.Facts{}, err
+	}
+	f.Timestamp, f.Values = time.UnixMicro(at).UTC(), values
+	return f, nil
+}

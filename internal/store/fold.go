@@ -1,0 +1,232 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"troupe/internal/journal"
+	"troupe/internal/telemetry"
+)
+
+// This file folds records into the tables. Folding is idempotent, and any order
+// of the records of several origins gives the same answers: every row is decided
+// by the stamps of its records, never by when they came.
+
+const (
+	foldStep = 256  // records in one transaction
+	foldLag  = 2000 // records behind which a Save no longer waits for its turn in order
+)
+
+// A position is how far an origin's records are folded in.
+type position struct {
+	number uint64
+	hash   [32]byte
+}
+
+// readPositions reads how far the tables are. An origin whose journal does not
+// hold the record at which we stand was put back to an earlier state: it is
+// folded again from the beginning, which changes nothing that is right.
+func (db *DB) readPositions(ctx context.Context) error {
+	db.positions = map[journal.Origin]position{}
+	rows, err := db.write.QueryContext(ctx, `SELECT origin, number, hash FROM position WHERE stream = ?`, journal.Bulk)
+	if err != nil {
+		return fmt.Errorf("read positions: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var o journal.Origin
+		var p position
+		var hash []byte
+		if err := rows.Scan(&o, &p.number, &hash); err != nil {
+			return fmt.Errorf("read positions: %w", err)
+		}
+		copy(p.hash[:], hash)
+		db.positions[o] = p
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read positions: %w", err)
+	}
+	for o, p := range db.positions {
+		same, err := db.stillThere(ctx, o, p)
+		if err != nil {
+			return err
+		}
+		if !same {
+			db.o.Log.WarnContext(ctx, "journal is not the one that was folded; folding it again", "origin", o, "number", p.number)
+			delete(db.positions, o)
+		}
+	}
+	return nil
+}
+
+func (db *DB) stillThere(ctx context.Context, o journal.Origin, p position) (bool, error) {
+	last, err := db.journal.Last(ctx, o, journal.Bulk)
+	if err != nil || last < p.number || p.number == 0 || p.hash == [32]byte{} {
+		return last >= p.number, err
+	}
+	recs, err := db.journal.Read(ctx, o, journal.Bulk, p.number-1, 1)
+	if _, damaged := errors.AsType[*journal.DamageError](err); damaged {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return len(recs) == 0 || recs[0].Number != p.number || recs[0].Hash == p.hash, nil
+}
+
+// show returns when the record is folded in. Whoever comes first folds for all
+// who wait behind.
+func (db *DB) show(ctx context.Context, r journal.Record) error {
+	if err := db.takeFold(ctx); err != nil {
+		return err
+	}
+	defer db.endFold()
+	if behind := r.Number - min(db.positions[r.Origin].number, r.Number); behind > foldLag {
+		// The tables are being made again. Since order does not matter, this
+		// record goes ahead; it is folded once more in its turn.
+		return db.apply(ctx, []journal.Record{r}, nil)
+	}
+	for db.positions[r.Origin].number < r.Number {
+		n, err := db.foldSome(ctx, r.Origin)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("record %d is not in the journal", r.Number)
+		}
+	}
+	return nil
+}
+
+// foldAll folds all there is, of all origins.
+func (db *DB) foldAll(ctx context.Context) error {
+	origins, err := db.journal.Origins(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range origins {
+		for {
+			if err := db.takeFold(ctx); err != nil {
+				return err
+			}
+			n, err := db.foldSome(ctx, o)
+			db.endFold()
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// foldSome folds the next records of an origin and returns how many it dealt
+// with. The fold token must be held.
+func (db *DB) foldSome(ctx context.Context, o journal.Origin) (int, error) {
+	p := db.positions[o]
+	recs, err := db.journal.Read(ctx, o, journal.Bulk, p.number, foldStep)
+	if damage, ok := errors.AsType[*journal.DamageError](err); ok {
+		// The journal has said so in its log. What is whole must not wait for it.
+		db.metrics.skipped.WithLabelValues("damaged").Inc()
+		return 1, db.apply(ctx, nil, &moved{o, position{number: damage.Number}})
+	}
+	if err != nil || len(recs) == 0 {
+		return 0, err
+	}
+	last := recs[len(recs)-1]
+	return len(recs), db.apply(ctx, recs, &moved{o, position{last.Number, last.Hash}})
+}
+
+// moved is a new position of an origin.
+type moved struct {
+	origin journal.Origin
+	to     position
+}
+
+// apply folds records in one transaction, together with the position that it
+// reaches; nil leaves the position where it is. The fold token must be held.
+func (db *DB) apply(ctx context.Context, recs []journal.Record, m *moved) error {
+	ctx = context.WithoutCancel(ctx) // others wait for this transaction too
+	tx, err := db.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin to fold: %w", err)
+	}
+	if err := finish(tx, db.applyTx(ctx, tx, recs, m)); err != nil {
+		return fmt.Errorf("fold: %w", err)
+	}
+	if m != nil {
+		db.positions[m.origin] = m.to
+	}
+	db.metrics.folded.Add(float64(len(recs)))
+	return nil
+}
+
+func (db *DB) applyTx(ctx context.Context, tx *sql.Tx, recs []journal.Record, m *moved) error {
+	for i := range recs {
+		err := db.fold(ctx, tx, &recs[i])
+		if bad, ok := errors.AsType[*malformedError](err); ok {
+			db.metrics.skipped.WithLabelValues("malformed").Inc()
+			db.o.Log.ErrorContext(ctx, "record cannot be folded", telemetry.KeyErr, bad)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s record %d of origin %s: %w", recs[i].Kind, recs[i].Number, recs[i].Origin, err)
+		}
+	}
+	if m == nil {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO position (origin, stream, number, hash) VALUES (?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET number = excluded.number, hash = excluded.hash`, m.origin, journal.Bulk, m.to.number, m.to.hash[:])
+	return err
+}
+
+// fold brings one record into the tables. A fold function decodes its record
+// before it changes anything, so that a malformed one leaves no trace.
+func (db *DB) fold(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+	switch r.Kind {
+	case kindFacts:
+		return db.foldFacts(ctx, tx, r)
+	case kindCatalog:
+		return db.foldCatalog(ctx, tx, r)
+	case kindCompile:
+		return db.foldCompile(ctx, tx, r)
+	case kindReport:
+		return db.foldReport(ctx, tx, r)
+	case kindENC:
+		return foldENC(ctx, tx, r)
+	case kindBucket:
+		return foldBucket(ctx, tx, r)
+	case kindDeactivate:
+		return db.foldDeactivate(ctx, tx, r)
+	}
+	return nil // written by a newer member, or not ours
+}
+
+func (db *DB) takeFold(ctx context.Context) error {
+	select {
+	case db.folding <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the store: %w", ctx.Err())
+	}
+}
+
+func (db *DB) endFold() { <-db.folding }
+
+// update runs fn in a transaction of its own.
+func (db *DB) update(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	if err := db.takeFold(ctx); err != nil {
+		return err
+	}
+	defer db.endFold()
+	tx, err := db.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return finish(tx, fn(tx))
+}

@@ -1,0 +1,243 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// This file holds the tables and brings older ones up to date.
+
+const (
+	fileName = "store.db"
+	readers  = 4 // connections that read at the same time
+)
+
+// migrations lead from an empty file to the present tables; PRAGMA user_version
+// counts those that were done. A line is never changed once it was released.
+//
+// A stamp orders records of all origins: eight bytes of journal time, then the
+// origin. It is a blob so that SQLite compares it as one value; the empty one is before all.
+func migrations() []string {
+	return []string{`
+CREATE TABLE position (
+	origin TEXT    NOT NULL,
+	stream INTEGER NOT NULL,
+	number INTEGER NOT NULL,           -- of the last record that is folded in
+	hash   BLOB    NOT NULL,           -- its hash; zeros when it was damaged
+	PRIMARY KEY (origin, stream)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE node (
+	certname          TEXT PRIMARY KEY,
+	seen              BLOB    NOT NULL DEFAULT x'',  -- the newest of the next four
+	facts             BLOB    NOT NULL DEFAULT x'',
+	catalog           BLOB    NOT NULL DEFAULT x'',
+	compile           BLOB    NOT NULL DEFAULT x'',
+	report            BLOB    NOT NULL DEFAULT x'',
+	environment       TEXT    NOT NULL DEFAULT '',
+	environment_stamp BLOB    NOT NULL DEFAULT x'',
+	report_id         TEXT    NOT NULL DEFAULT '',
+	status            TEXT    NOT NULL DEFAULT '',   -- of the last report
+	noop              INTEGER NOT NULL DEFAULT 0,    -- so was the last run
+	cached_catalog    TEXT    NOT NULL DEFAULT '',   -- its cached_catalog_status
+	compile_failed    INTEGER NOT NULL DEFAULT 0,    -- so did the last compile
+	deactivated       BLOB    NOT NULL DEFAULT x'',
+	expired           INTEGER NOT NULL DEFAULT 0,    -- silent for too long
+	exported_sum      BLOB    NOT NULL DEFAULT x''   -- of what table exported holds of it
+) STRICT, WITHOUT ROWID;
+CREATE INDEX node_environment ON node (environment, seen);
+CREATE INDEX node_seen ON node (seen);
+
+CREATE TABLE facts (
+	certname    TEXT PRIMARY KEY,
+	stamp       BLOB    NOT NULL,
+	environment TEXT    NOT NULL,
+	time        INTEGER NOT NULL,      -- microseconds, by the agent's clock
+	producer    TEXT    NOT NULL,
+	facts       BLOB    NOT NULL       -- zstd of the JSON object
+) STRICT;
+
+CREATE TABLE catalog (                 -- the newest record of each different catalog
+	certname         TEXT    NOT NULL,
+	hash             TEXT    NOT NULL,
+	stamp            BLOB    NOT NULL,
+	environment      TEXT    NOT NULL,
+	code_id          TEXT    NOT NULL,
+	catalog_uuid     TEXT    NOT NULL,
+	transaction_uuid TEXT    NOT NULL,
+	version          TEXT    NOT NULL,
+	bytes            INTEGER NOT NULL,
+	PRIMARY KEY (certname, hash)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE catalog_body (
+	certname     TEXT    NOT NULL,
+	hash         TEXT    NOT NULL,
+	journalled   BLOB    NOT NULL,     -- stamp of the newest record that holds the body
+	exported_sum BLOB    NOT NULL,     -- x'' when the catalog exports nothing
+	exported     BLOB    NOT NULL,     -- zstd of a JSON array
+	body         BLOB    NOT NULL,     -- zstd of JSON
+	PRIMARY KEY (certname, hash)
+) STRICT;
+
+CREATE TABLE exported (                -- of the newest catalog of each active node
+	type       TEXT    NOT NULL,
+	title      TEXT    NOT NULL,
+	certname   TEXT    NOT NULL,
+	tags       TEXT    NOT NULL,       -- lower case, a line break around each
+	virtual    INTEGER NOT NULL,
+	file       TEXT    NOT NULL,
+	line       INTEGER NOT NULL,
+	parameters TEXT    NOT NULL,
+	PRIMARY KEY (type, title, certname)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX exported_certname ON exported (certname);
+
+CREATE TABLE compile (
+	stamp            BLOB PRIMARY KEY,
+	certname         TEXT    NOT NULL,
+	environment      TEXT    NOT NULL,
+	code_id          TEXT    NOT NULL,
+	transaction_uuid TEXT    NOT NULL,
+	start            INTEGER NOT NULL, -- microseconds
+	duration         INTEGER NOT NULL, -- nanoseconds
+	failed           INTEGER NOT NULL,
+	error            TEXT    NOT NULL,
+	resources        INTEGER NOT NULL,
+	bytes            INTEGER NOT NULL,
+	timings          TEXT    NOT NULL, -- JSON
+	logs             BLOB    NOT NULL  -- zstd of JSON
+) STRICT;
+CREATE INDEX compile_certname ON compile (certname, stamp);
+
+CREATE TABLE report (
+	id          TEXT PRIMARY KEY,
+	stamp       BLOB NOT NULL,         -- of the first record of this report
+	certname    TEXT NOT NULL,
+	environment TEXT NOT NULL,
+	status      TEXT NOT NULL,
+	summary     TEXT NOT NULL,         -- JSON of ReportSummary
+	body        BLOB NOT NULL          -- zstd of the report as JSON
+) STRICT;
+CREATE INDEX report_stamp ON report (stamp);
+CREATE INDEX report_certname ON report (certname, stamp);
+CREATE INDEX report_environment ON report (environment, stamp);
+CREATE INDEX report_status ON report (status, stamp);
+
+CREATE TABLE enc (
+	certname TEXT PRIMARY KEY,
+	stamp    BLOB NOT NULL,
+	body     BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE bucket_file (
+	sha256 TEXT PRIMARY KEY,
+	size   INTEGER NOT NULL,
+	stamp  BLOB    NOT NULL            -- of its newest backup
+) STRICT, WITHOUT ROWID;
+CREATE INDEX bucket_file_stamp ON bucket_file (stamp);
+CREATE TABLE bucket_sum (
+	algo   TEXT NOT NULL,
+	sum    TEXT NOT NULL,
+	sha256 TEXT NOT NULL,
+	PRIMARY KEY (algo, sum)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX bucket_sum_sha256 ON bucket_sum (sha256);
+CREATE TABLE bucket_path (
+	sha256 TEXT NOT NULL,
+	path   TEXT NOT NULL,
+	stamp  BLOB NOT NULL,
+	PRIMARY KEY (sha256, path)
+) STRICT, WITHOUT ROWID;
+`}
+}
+
+// migrate brings the tables up to date, one transaction for each step.
+func migrate(ctx context.Context, db *sql.DB) error {
+	var version int
+	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return fmt.Errorf("read format: %w", err)
+	}
+	steps := migrations()
+	if version > len(steps) {
+		return fmt.Errorf("it has format %d, and this troupe knows formats up to %d: start a newer troupe, "+
+			"or remove the file to have it made again from the journal", version, len(steps))
+	}
+	for ; version < len(steps); version++ {
+		if err := migrateStep(ctx, db, steps[version], version+1); err != nil {
+			return fmt.Errorf("bring tables to format %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+func migrateStep(ctx context.Context, db *sql.DB, step string, version int) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, step+fmt.Sprintf("; PRAGMA user_version = %d", version))
+	return finish(tx, err)
+}
+
+// finish commits, or rolls back when err says that the work is not done.
+func finish(tx *sql.Tx, err error) error {
+	if err == nil {
+		return tx.Commit()
+	}
+	if back := tx.Rollback(); back != nil && !errors.Is(back, sql.ErrTxDone) {
+		err = errors.Join(err, fmt.Errorf("roll back: %w", back))
+	}
+	return err
+}
+
+// openSQLite opens the file at path in WAL mode. A pragma that fails makes the
+// first use of a connection fail.
+func openSQLite(path string, conns int, pragmas ...string) (*sql.DB, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // the mode that SQLite gives to its companions
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	q := url.Values{"_txlock": {"immediate"}}
+	for _, p := range append([]string{"busy_timeout(5000)", "journal_mode(WAL)"}, pragmas...) {
+		q.Add("_pragma", p)
+	}
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
+}
+
+// setAside renames a damaged file and its companions.
+func setAside(path, aside string) error {
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set damaged store aside: %w", err)
+		}
+	}
+	return nil
+}
+
+// isCorrupt reports whether SQLite found its own file damaged.
+func isCorrupt(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	primary := e.Code() & 0xff
+	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
+}
