@@ -112,8 +112,8 @@ func newSite(t *testing.T, o siteOptions) *site {
 	if o.envs == "" {
 		o.envs = filepath.Join(dir, "environments")
 		for _, e := range []string{"production", "staging"} {
-			writeFile(t, filepath.Join(o.envs, e, "manifests/site.pp"), "# "+e)
-			writeFile(t, filepath.Join(o.envs, e, "modules/site/files/motd"), "welcome to "+e+"\n")
+			makeFile(t, filepath.Join(o.envs, e, "manifests/site.pp"), "# "+e)
+			makeFile(t, filepath.Join(o.envs, e, "modules/site/files/motd"), "welcome to "+e+"\n")
 		}
 	}
 	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{})
@@ -171,7 +171,7 @@ func run(t *testing.T, end func() error, runs ...func(context.Context) error) {
 	})
 }
 
-func writeFile(t *testing.T, path, text string) {
+func makeFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -289,7 +289,7 @@ func TestBodiesAreTakenCompressedAndWithinLimits(t *testing.T) {
 	s.want(put(gzipped(t, factsOfAgent), "Content-Encoding: gzip"), http.StatusOK, "0")
 	s.want(put(bomb), http.StatusRequestEntityTooLarge, tooLarge)
 	s.want(put(gzipped(t, bomb), "Content-Encoding: gzip"), http.StatusRequestEntityTooLarge, tooLarge)
-	s.want(put("no gzip", "Content-Encoding: gzip"), http.StatusBadRequest,
+	s.want(put("this is no gzip at all", "Content-Encoding: gzip"), http.StatusBadRequest,
 		`{"message":"Bad Request: The body is not what its Content-Encoding says: gzip: invalid header","issue_kind":"RUNTIME_ERROR"}`)
 	s.want(put(gzipped(t, factsOfAgent)[:40], "Content-Encoding: gzip"), http.StatusBadRequest,
 		`{"message":"Bad Request: The body ends too early","issue_kind":"RUNTIME_ERROR"}`)

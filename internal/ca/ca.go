@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
 )
@@ -130,8 +131,24 @@ func (a *Authority) begin(ctx context.Context) error {
 	if err := a.vault.refuseOrphans(); err != nil {
 		return err
 	}
+	if err := a.refuseHalfImport(ctx); err != nil {
+		return err
+	}
 	if err := a.create(ctx); err != nil {
 		return fmt.Errorf("create certificate authority: %w", err)
+	}
+	return nil
+}
+
+// refuseHalfImport keeps an import that was interrupted from ending in a new
+// authority that knows the old one's certificates.
+func (a *Authority) refuseHalfImport(ctx context.Context) error {
+	var some bool
+	if err := a.db.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM cert) OR EXISTS (SELECT 1 FROM revoked)").Scan(&some); err != nil {
+		return fmt.Errorf("look for certificates: %w", err)
+	}
+	if some {
+		return fault.New(fault.Conflict, "The import of a certificate authority was interrupted: run it again, or begin with an empty data folder")
 	}
 	return nil
 }

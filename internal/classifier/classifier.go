@@ -108,7 +108,7 @@ func decode(name puppet.Certname, out []byte) (Node, error) {
 		return Node{}, unloadable(name, "%s", err)
 	}
 	if v.pairs == nil {
-		return Node{}, unloadable(name, "the answer is a %s, not a hash", v.kind)
+		return Node{}, unloadable(name, "the answer is no hash but of class %s", v.kind)
 	}
 	n := plain(name)
 	for i, key := range v.pairs.keys {

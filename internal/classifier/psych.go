@@ -201,9 +201,10 @@ func (l *yamlLoader) tagged(n *ast.TagNode, depth int) (value, error) {
 	switch {
 	case kind == "ruby/sym" || kind == "ruby/symbol":
 		return symbol(raw), nil
-	case strings.HasPrefix(kind, "ruby/") && kind != "ruby/string" && kind != "ruby/hash" && kind != "ruby/array":
+	case strings.HasPrefix(kind, "ruby/") && kind != "ruby/string" && kind != "ruby/hash" && kind != "ruby/array" && kind != "ruby/":
 		if class == "" {
-			class = strings.TrimPrefix(kind, "ruby/")
+			name := strings.TrimPrefix(kind, "ruby/")
+			class = strings.ToUpper(name[:1]) + name[1:]
 		}
 		return value{}, disallowed(class)
 	case !isScalar:

@@ -15,7 +15,6 @@ import (
 
 	"troupe/internal/adminapi"
 	"troupe/internal/config"
-	"troupe/internal/server"
 )
 
 // This file has the commands on certificates, with the vocabulary and flags of
@@ -303,82 +302,6 @@ func newCAExpirations(c *common) *cobra.Command {
 				for name, when := range e.CRLs {
 					fmt.Fprintf(w, "CRL\t%s\t%s\n", name, when)
 				}
-			})
-		})
-	}
-	return cmd
-}
-
-func newCASetup(c *common) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "setup", Short: "Create the CA now instead of at the server's first start", Args: noArgs,
-		Example: "  troupe ca setup --data /var/lib/troupe",
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := c.load(nil)
-		if err != nil {
-			return err
-		}
-		if err := server.SetupCA(cmd.Context(), cfg); err != nil {
-			return err
-		}
-		return c.print(map[string]any{"data": cfg.Data}, func(w *tabwriter.Writer) {
-			fmt.Fprintln(w, "The CA is ready in", filepath.Join(cfg.Data, "ca"))
-		})
-	}
-	return cmd
-}
-
-func newCAImport(c *common) *cobra.Command {
-	var cadir string
-	cmd := &cobra.Command{
-		Use: "import", Short: "Go on with the CA of a Puppet Server", Args: noArgs,
-		Long: "Take over a Puppet Server's CA folder: issuer and key, CRL, inventory, signed certificates and\n" +
-			"requests. Agents notice nothing. The folder is only read; `troupe ca export` writes one back.\n" +
-			"The data folder must not have a CA yet, and the old server must not sign any more.",
-		Example: "  troupe ca import --cadir /etc/puppetlabs/puppetserver/ca --data /var/lib/troupe",
-	}
-	cmd.Flags().StringVar(&cadir, "cadir", "", "the CA `folder` of the Puppet Server")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if cadir == "" {
-			return usageError{errors.New("say which folder: --cadir DIR (often /etc/puppetlabs/puppetserver/ca or /etc/puppet/puppetserver/ca)")}
-		}
-		cfg, err := c.load(nil)
-		if err != nil {
-			return err
-		}
-		got, err := server.ImportCA(cmd.Context(), cfg, cadir)
-		if err != nil {
-			return err
-		}
-		return c.print(got, func(w *tabwriter.Writer) {
-			fmt.Fprintf(w, "Imported\t%d signed certificates\n\t%d revoked serials\n\t%d requests\n", got.Signed, got.Revoked, got.Requests)
-		})
-	}
-	return cmd
-}
-
-func newCAExport(c *common) *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use: "export", Short: "Write the CA as a Puppet Server's folder", Args: noArgs,
-		Example: "  troupe ca export --to /root/ca-export",
-	}
-	cmd.Flags().StringVar(&dir, "to", "", "a new `folder`; it will hold the CA's private key in the clear")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if dir == "" {
-			return usageError{errors.New("say where to: --to DIR")}
-		}
-		abs, err := filepath.Abs(dir)
-		if err != nil {
-			return err
-		}
-		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
-			if err := m.Export(cmd.Context(), abs); err != nil {
-				return err
-			}
-			return c.print(map[string]any{"folder": abs}, func(w *tabwriter.Writer) {
-				fmt.Fprintln(w, "The CA is written to", abs)
 			})
 		})
 	}

@@ -2,9 +2,12 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"text/tabwriter"
 
@@ -12,6 +15,8 @@ import (
 
 	"troupe/internal/adminapi"
 	"troupe/internal/engine"
+	"troupe/internal/server"
+	"troupe/internal/telemetry"
 )
 
 // This file compiles a catalog for a person, and compares it with another.
@@ -45,7 +50,7 @@ func newCompile(c *common) *cobra.Command {
 		if q.Facts, err = readFacts(facts, c.env.Stdin); err != nil {
 			return err
 		}
-		return c.withCompiler(cmd.Context(), envpath, func(m *adminapi.Client) error {
+		return c.withCompiler(cmd.Context(), envpath, &q, func(m *adminapi.Client) error {
 			res, err := m.Compile(cmd.Context(), q)
 			if err != nil {
 				return err
@@ -60,6 +65,36 @@ func newCompile(c *common) *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// withCompiler calls fn with the member of this data folder or, when the command
+// brings its own environments, with one of its own in a temporary folder. That
+// one knows no facts, so they are asked of the first.
+func (c *common) withCompiler(ctx context.Context, envpath string, q *adminapi.CompileRequest, fn func(*adminapi.Client) error) (err error) {
+	if envpath == "" {
+		return c.withMember(ctx, fn)
+	}
+	if len(q.Facts) == 0 {
+		if err := c.withMember(ctx, func(m *adminapi.Client) error {
+			q.Facts, err = m.Facts(ctx, q.Certname)
+			return err
+		}); err != nil {
+			return fmt.Errorf("facts of %s (give them with --facts FILE): %w", q.Certname, err)
+		}
+	}
+	cfg, err := c.load(map[string]string{"environmentpath": envpath, "ca.key_type": "ec256"})
+	if err != nil {
+		return err
+	}
+	cfg.Data, err = os.MkdirTemp("", "troupe-compile-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(cfg.Data)) }()
+	if err := os.Chmod(cfg.Data, 0o711); err != nil { //nolint:gosec // workers of another user pass through
+		return err
+	}
+	return server.RunOffline(ctx, cfg, telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false), fn)
 }
 
 // readFacts accepts what `puppet facts show --render-as json` prints, and the

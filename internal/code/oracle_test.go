@@ -41,10 +41,15 @@ func (q query) String() string {
 // ask lets Puppet answer queries on the site.
 func (s *site) ask(t *testing.T, queries []query) []string {
 	t.Helper()
+	return s.askAt(t, s.path("environments"), s.path("base"), queries)
+}
+
+func (s *site) askAt(t *testing.T, environmentPath, baseModulePath string, queries []query) []string {
+	t.Helper()
 	input, err := json.Marshal(map[string]any{
 		"dir":              filepath.Join(s.dir, "puppet"),
-		"environmentpath":  s.path("environments"),
-		"basemodulepath":   s.path("base"),
+		"environmentpath":  environmentPath,
+		"basemodulepath":   baseModulePath,
 		"fileserverconfig": s.path("fileserver.conf"),
 		"queries":          queries,
 	})

@@ -74,11 +74,6 @@ func openSnapshots(dir string, group int) (*snapshots, error) {
 			return nil, err
 		}
 	}
-	for i := range 256 {
-		if err := makeDir(filepath.Join(dir, blobsDir, fmt.Sprintf("%02x", i))); err != nil {
-			return nil, err
-		}
-	}
 	if err := os.WriteFile(filepath.Join(dir, bootFile), boot, 0o644); err != nil {
 		return nil, fmt.Errorf("noting the boot id: %w", err)
 	}
@@ -163,7 +158,15 @@ func (s *snapshots) write(r io.Reader, executable bool) (sum hash, err error) {
 		return hash{}, fmt.Errorf("sealing a blob: %w", err)
 	}
 	sum = hash(h.Sum(nil))
-	if err := os.Rename(name, s.blob(sum, executable)); err != nil {
+	blob := s.blob(sum, executable)
+	err = os.Rename(name, blob)
+	if errors.Is(err, fs.ErrNotExist) { // the first blob of its folder
+		if err := makeDir(filepath.Dir(blob)); err != nil {
+			return hash{}, err
+		}
+		err = os.Rename(name, blob)
+	}
+	if err != nil {
 		return hash{}, fmt.Errorf("naming a blob: %w", err)
 	}
 	return sum, nil

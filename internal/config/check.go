@@ -47,7 +47,6 @@ func (c *Config) Check() error {
 	if a := c.CA.Autosign; a != "true" && a != "false" && !filepath.IsAbs(a) {
 		bad("ca.autosign", "%q must be true, false, or the absolute path of an allow-list or an executable", a)
 	}
-	problems = append(problems, c.checkAutosign())
 	if c.AuthConf != "" && !exists(c.AuthConf) {
 		bad("auth_conf", "%s does not exist", c.AuthConf)
 	}
@@ -72,26 +71,23 @@ func checkAddress(address, key string, bad func(key, format string, args ...any)
 // (certificate_authority.clj, whitelist-matches?).
 var autosignLine = regexp.MustCompile(`^(\*|(\*\.)?[\w.-]+)$`)
 
-// checkAutosign reads the allow-list as the CA will. The CA ignores bad lines at
-// run time; here they are problems, for somebody is looking.
-func (c *Config) checkAutosign() error {
-	path := c.CA.Autosign
+// noteAutosign names the lines of an allow-list that the CA will ignore.
+func (l *loader) noteAutosign() {
+	path := l.config.CA.Autosign
 	info, err := os.Stat(path)
 	if !filepath.IsAbs(path) || err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 != 0 {
-		return nil // true, false, not there yet, or an executable
+		return // true, false, not there yet, or an executable
 	}
 	src, err := readFile(path)
 	if err != nil {
-		return fmt.Errorf("ca.autosign: %w", err)
+		l.problem(fmt.Errorf("ca.autosign: %w", err))
+		return
 	}
-	var problems []error
 	for i, line := range strings.Split(string(src), "\n") {
-		line = strings.TrimSpace(line)
 		if line != "" && line[0] != '#' && !autosignLine.MatchString(line) {
-			problems = append(problems, fmt.Errorf("%s:%d: %q is neither a certname nor *.suffix", path, i+1, line))
+			l.config.Notes = append(l.config.Notes, fmt.Sprintf("%s:%d: %q is neither a certname nor *.suffix and is ignored", path, i+1, line))
 		}
 	}
-	return errors.Join(problems...)
 }
 
 // readOIDMapping reads custom_trusted_oid_mapping.yaml.

@@ -104,14 +104,15 @@ type Classifier struct {
 	Timeout time.Duration
 }
 
-// Retention says how long records are kept: until they are older than Age, and
-// no more than Count of one node. A zero sets no limit of that sort.
+// Retention says how long records are kept: until they are older than Age, or no
+// more than Count of one node. Each sort of record has one of the two.
 type Retention struct {
 	Age   time.Duration
 	Count int
 }
 
-// Store configures what is kept of facts, catalogs and reports.
+// Store configures what is kept. A node whose last facts are older than
+// Facts.Age is forgotten with everything that belongs to it.
 type Store struct {
 	Facts, Catalogs, Reports, Compiles, Bucket Retention
 }
@@ -141,22 +142,17 @@ type Log struct{ Level, Format string }
 // files where packages put them.
 type Sources struct {
 	File    string            // troupe's own file; "" means none
-	ConfDir string            // folder of puppet.conf; "" looks in the usual places, "none" reads none of Puppet's files
+	ConfDir string            // folder of puppet.conf; "" asks the setting puppet_conf, then looks in the usual places; "none" reads none of Puppet's files
 	Flags   map[string]string // by key, as in "ca.autosign"
 	Root    string            // put before the usual places; "" means "/"
 }
 
 // Load reads the configuration. Its error joins all problems.
 func Load(src Sources) (*Config, error) {
-	c := &Config{origins: map[string]string{}}
-	l := &loader{config: c, settings: c.settings(), byKey: map[string]*setting{}}
-	for i := range l.settings {
-		l.byKey[l.settings[i].key] = &l.settings[i]
-	}
-	layout, err := findLayout(src)
-	if err != nil {
-		l.problem(err)
-	}
+	c := &Config{}
+	l := newLoader(c)
+	layout, err := findLayout(src, namedPuppetConf(src))
+	l.problem(err)
 	c.Layout = layout
 	l.defaults()
 	l.puppetFiles(src)
@@ -166,11 +162,24 @@ func Load(src Sources) (*Config, error) {
 	l.flags(src.Flags)
 	l.derive()
 	l.readOIDMapping()
+	l.noteAutosign()
 	l.problem(c.Check())
 	if len(l.problems) > 0 {
 		return nil, fmt.Errorf("the configuration has problems:\n%w", errors.Join(l.problems...))
 	}
 	return c, nil
+}
+
+// namedPuppetConf looks ahead for puppet_conf, which decides what else is read.
+// Its problems are reported when the file is read for good.
+func namedPuppetConf(src Sources) string {
+	var c Config
+	l := newLoader(&c)
+	if src.File != "" {
+		l.yamlFile(src.File)
+	}
+	l.flags(src.Flags)
+	return c.PuppetConf
 }
 
 // A loader puts sources on top of each other.
@@ -181,14 +190,27 @@ type loader struct {
 	problems []error
 }
 
+func newLoader(c *Config) *loader {
+	c.origins = map[string]string{}
+	l := &loader{config: c, settings: c.settings(), byKey: map[string]*setting{}}
+	for i := range l.settings {
+		l.byKey[l.settings[i].key] = &l.settings[i]
+	}
+	return l
+}
+
 func (l *loader) problem(err error) {
 	if err != nil {
 		l.problems = append(l.problems, err)
 	}
 }
 
-// set gives a setting a value; a later call replaces an earlier one.
+// set gives a setting a value; a later call replaces an earlier one. "auto" is
+// as good as no call.
 func (l *loader) set(key, origin string, texts ...string) {
+	if len(texts) == 1 && texts[0] == "auto" {
+		return
+	}
 	s := l.byKey[key]
 	if err := s.value.set(texts); err != nil {
 		l.problem(fmt.Errorf("%s: %s: %w", origin, key, err))
@@ -226,6 +248,9 @@ func (l *loader) flags(flags map[string]string) {
 // derive fills in what follows from other settings, and makes folders absolute.
 func (l *loader) derive() {
 	c := l.config
+	if c.PuppetConf == "none" {
+		c.PuppetConf = ""
+	}
 	if c.Certname == "" {
 		l.set("certname", "the host's name", hostCertname(c.Layout.root))
 	}

@@ -54,17 +54,22 @@ func debian(root string) Layout {
 
 // findLayout looks for an installation: one with a server before one with an
 // agent only, the vendor's before Debian's.
-func findLayout(src Sources) (Layout, error) {
+//
+// named is the setting puppet_conf, for when src names no folder.
+func findLayout(src Sources, named string) (Layout, error) {
 	root := src.Root
 	if root == "" {
 		root = "/"
 	}
-	switch src.ConfDir {
-	case "none":
+	switch {
+	case src.ConfDir == "none", src.ConfDir == "" && named == "none":
 		return Layout{root: root}, nil
-	case "":
-	default:
+	case src.ConfDir != "":
 		return layoutAt(root, src.ConfDir)
+	case named != "" && filepath.Base(named) != "puppet.conf":
+		return Layout{root: root}, fmt.Errorf("puppet_conf: %q is not the path of a puppet.conf", named)
+	case named != "":
+		return layoutAt(root, filepath.Dir(named))
 	}
 	candidates := []Layout{puppetlabs(root), debian(root)}
 	for _, marker := range []func(Layout) string{

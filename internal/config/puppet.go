@@ -213,17 +213,37 @@ func builtins(l Layout) map[string]string {
 	}
 }
 
+type renamed struct{ from, to string }
+
+// puppetNames pairs settings of puppet.conf with ours.
+func puppetNames() []renamed {
+	return []renamed{
+		{"certname", "certname"}, {"dns_alt_names", "dns_alt_names"}, {"codedir", "codedir"},
+		{"environmentpath", "environmentpath"}, {"basemodulepath", "basemodulepath"},
+		{"ca_name", "ca.name"}, {"ca_ttl", "ca.ttl"}, {"allow_duplicate_certs", "ca.allow_duplicate_certs"},
+		{"fileserverconfig", "fileserver_conf"}, {"trusted_oid_mapping_file", "trusted_oid_mapping_file"},
+	}
+}
+
+// usedSettings are those whose values must make sense.
+func usedSettings() []string {
+	names := append(compileSettings(), "autosign", "node_terminus", "external_nodes")
+	for _, m := range puppetNames() {
+		names = append(names, m.from)
+	}
+	return names
+}
+
 // compileSettings are settings of puppet.conf that shape a compile and go to the
 // engine as they are.
 func compileSettings() []string {
 	return []string{
 		"strict", "strict_variables", "hiera_config", "rich_data", "digest_algorithm", "supported_checksum_types",
 		"disable_warnings", "max_errors", "max_warnings", "max_deprecations", "trusted_external_command",
-		"merge_dependency_warnings", "tasks", "data_binding_terminus", "versioned_environment_dirs", "static_catalogs",
-		"disable_per_environment_manifest", "default_manifest", "environment_data_provider", "func3x_check",
-		"allow_pson_serialization", "trusted_server_facts", "log_level", "number_of_facts_soft_limit",
-		"fact_name_length_soft_limit", "fact_value_length_soft_limit", "top_level_facts_soft_limit", "payload_soft_limit",
-		"fips_mode", "profile", "vendormoduledir", "module_working_dir", "environment_timeout",
+		"merge_dependency_warnings", "data_binding_terminus", "versioned_environment_dirs", "trusted_server_facts",
+		"disable_per_environment_manifest", "default_manifest", "allow_pson_serialization",
+		"number_of_facts_soft_limit", "fact_name_length_soft_limit", "fact_value_length_soft_limit",
+		"top_level_facts_soft_limit", "payload_soft_limit",
 	}
 }
 
@@ -245,13 +265,18 @@ func unfollowed() map[string]string {
 func (l *loader) applyPuppetConf(conf *puppetConf, layout Layout) {
 	l.config.Puppet = map[string]string{}
 	for name, s := range conf.settings {
-		text, origin, ok, err := conf.get(name)
-		if err != nil || !ok {
-			l.problem(err)
-			continue
+		text, origin, _, err := conf.get(name)
+		if err != nil {
+			// Only a setting that matters here may stop a start: a puppet.conf is shared
+			// with the agent.
+			if slices.Contains(usedSettings(), name) {
+				l.problem(err)
+			}
+			text = s.text
 		}
+		text = iniMeta.ReplaceAllString(text, "")
 		l.config.Puppet[name] = text
-		if slices.Contains(compileSettings(), name) {
+		if slices.Contains(compileSettings(), name) && err == nil {
 			l.setEntry("engine.settings", name, origin, text)
 		}
 		if why, no := unfollowed()[name]; no {
@@ -259,12 +284,7 @@ func (l *loader) applyPuppetConf(conf *puppetConf, layout Layout) {
 		}
 	}
 	slices.Sort(l.config.Notes)
-	for _, m := range []struct{ from, to string }{
-		{"certname", "certname"}, {"dns_alt_names", "dns_alt_names"}, {"codedir", "codedir"},
-		{"environmentpath", "environmentpath"}, {"basemodulepath", "basemodulepath"},
-		{"ca_name", "ca.name"}, {"ca_ttl", "ca.ttl"}, {"allow_duplicate_certs", "ca.allow_duplicate_certs"},
-		{"fileserverconfig", "fileserver_conf"}, {"trusted_oid_mapping_file", "trusted_oid_mapping_file"},
-	} {
+	for _, m := range puppetNames() {
 		if text, origin, ok, err := conf.get(m.from); err == nil && ok {
 			l.set(m.to, origin, iniMeta.ReplaceAllString(text, ""))
 		}
@@ -277,7 +297,7 @@ func (l *loader) applyPuppetConf(conf *puppetConf, layout Layout) {
 		}
 	}
 	l.hieraConfig(conf)
-	l.autosign(conf)
+	l.autosign(conf, layout)
 	l.externalNodes(conf)
 }
 
@@ -290,8 +310,8 @@ func (l *loader) hieraConfig(conf *puppetConf) {
 	}
 }
 
-// autosign defaults to an allow-list that need not exist.
-func (l *loader) autosign(conf *puppetConf) {
+// autosign defaults to an allow-list that need not exist yet.
+func (l *loader) autosign(conf *puppetConf, layout Layout) {
 	text, origin, ok, err := conf.get("autosign")
 	if err != nil {
 		return // reported with the other settings
@@ -299,10 +319,7 @@ func (l *loader) autosign(conf *puppetConf) {
 	if !ok {
 		text, err = conf.interpolate("$autosign")
 		l.problem(err)
-		origin = "found"
-		if !exists(text) {
-			return
-		}
+		origin = layout.Name + " layout"
 	}
 	l.set("ca.autosign", origin, iniMeta.ReplaceAllString(text, ""))
 }

@@ -81,11 +81,8 @@ func (c *Config) settings() []setting {
 		{key: "classifier.timeout", value: durationValue{&c.Classifier.Timeout}},
 
 		{key: "store.facts.age", value: durationValue{&c.Store.Facts.Age}},
-		{key: "store.catalogs.age", value: durationValue{&c.Store.Catalogs.Age}},
 		{key: "store.catalogs.count", value: intValue{&c.Store.Catalogs.Count}},
 		{key: "store.reports.age", value: durationValue{&c.Store.Reports.Age}},
-		{key: "store.reports.count", value: intValue{&c.Store.Reports.Count}},
-		{key: "store.compiles.age", value: durationValue{&c.Store.Compiles.Age}},
 		{key: "store.compiles.count", value: intValue{&c.Store.Compiles.Count}},
 		{key: "store.bucket.age", value: durationValue{&c.Store.Bucket.Age}},
 

@@ -80,9 +80,6 @@ func (v intValue) set(texts []string) error {
 		return err
 	}
 	n, err := strconv.Atoi(text)
-	if text == "auto" {
-		n, err = 0, nil
-	}
 	if err != nil || n < 0 || n > math.MaxInt32 {
 		return fmt.Errorf("%q is not a whole number from 0", text)
 	}
@@ -98,10 +95,6 @@ func (v durationValue) set(texts []string) error {
 	text, err := one(texts)
 	if err != nil {
 		return err
-	}
-	if text == "auto" {
-		*v.p = 0
-		return nil
 	}
 	d, err := ParseDuration(text)
 	if err != nil {
@@ -196,10 +189,6 @@ func (v sizeValue) set(texts []string) error {
 	text, err := one(texts)
 	if err != nil {
 		return err
-	}
-	if text == "auto" {
-		*v.p = 0
-		return nil
 	}
 	n, err := parseSize(text)
 	if err != nil {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -78,7 +79,7 @@ func (w *yamlWalk) section(prefix string, n ast.Node) {
 	case *ast.NullNode:
 		return // a section whose keys are all commented out
 	default:
-		w.errorf(n, "%s takes keys and values below it", strings.TrimSuffix("the file."+prefix, "."))
+		w.errorf(n, "%s takes keys and values below it", cmp.Or(strings.TrimSuffix(prefix, "."), "the file"))
 		return
 	}
 	for _, m := range members {

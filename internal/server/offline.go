@@ -50,6 +50,16 @@ func ImportCA(ctx context.Context, cfg *config.Config, cadir string) (got ca.Imp
 	return ca.ImportFolder(ctx, filepath.Join(cfg.Data, "ca"), j, cadir, caOptions(cfg, &member{}))
 }
 
+// ImportExternalCA goes on with an issuer that somebody else made.
+func ImportExternalCA(ctx context.Context, cfg *config.Config, e ca.External) (got ca.Imported, err error) {
+	j, err := openJournal(cfg)
+	if err != nil {
+		return got, err
+	}
+	defer func() { err = errors.Join(err, j.Close()) }()
+	return ca.ImportExternal(ctx, filepath.Join(cfg.Data, "ca"), j, e, caOptions(cfg, &member{}))
+}
+
 // VerifyJournal reads every record of a journal that no member has open.
 func VerifyJournal(ctx context.Context, cfg *config.Config, progress func(done, total uint64)) (v adminapi.Verification, err error) {
 	dir := filepath.Join(cfg.Data, "journal")

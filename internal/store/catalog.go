@@ -144,7 +144,7 @@ func (db *DB) foldCatalogBody(ctx context.Context, tx *sql.Tx, r *journal.Record
 		sum = s[:]
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO catalog_body (certname, hash, journalled, exported_sum, exported, body) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET journalled = excluded.journalled WHERE excluded.journalled > journalled`,
+		ON CONFLICT DO UPDATE SET journalled = excluded.journalled, body = excluded.body WHERE excluded.journalled > journalled`,
 		m.Certname, m.Hash, stampOf(r), sum, db.zip.pack(exported), db.zip.pack(body))
 	return err
 }
@@ -167,8 +167,8 @@ func (db *DB) trimCatalogs(ctx context.Context, tx *sql.Tx, certname puppet.Cert
 	return err
 }
 
-// Catalog returns the last catalog of a node. Its body is that of the first
-// catalog with the same hash: version and catalog_uuid inside may be older than
+// Catalog returns the last catalog of a node. Its body may come from an earlier
+// compile with the same hash: version and catalog_uuid inside may be older than
 // those in the CatalogMeta.
 func (db *DB) Catalog(ctx context.Context, certname puppet.Certname) (CatalogMeta, []byte, error) {
 	var m CatalogMeta

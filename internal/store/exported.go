@@ -26,7 +26,7 @@ func (db *DB) indexExported(ctx context.Context, tx *sql.Tx, certname puppet.Cer
 		Scan(&present, &active); err != nil {
 		return err
 	}
-	wanted, packed := []byte{}, []byte(nil)
+	var wanted, packed []byte
 	if active {
 		err := tx.QueryRowContext(ctx, `SELECT b.exported_sum, b.exported FROM catalog c JOIN catalog_body b ON b.certname = c.certname AND b.hash = c.hash
 			WHERE c.certname = ? ORDER BY c.stamp DESC LIMIT 1`, certname).Scan(&wanted, &packed)
@@ -53,7 +53,7 @@ func (db *DB) indexExported(ctx context.Context, tx *sql.Tx, certname puppet.Cer
 	if err := insertExported(ctx, tx, certname, list); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE node SET exported_sum = ? WHERE certname = ?`, wanted, certname)
+	_, err := tx.ExecContext(ctx, `UPDATE node SET exported_sum = coalesce(?, x'') WHERE certname = ?`, wanted, certname)
 	return err
 }
 

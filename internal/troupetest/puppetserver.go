@@ -33,6 +33,7 @@ type PuppetServerOptions struct {
 	Certname     string            // "" means puppet.example.test
 	Environments string            // a folder of environments, copied; "" means one empty environment
 	CA           string            // a CA folder to start on, copied; "" lets the server make one
+	SSL          string            // with CA: the ssldir of the server that it belongs to, copied
 	Autosign     bool              // sign every request
 	Conf         map[string]string // further text appended to conf.d files, by file name
 	Settings     []string          // further lines of the [server] section of puppet.conf
@@ -82,6 +83,9 @@ func (s *PuppetServer) writeFolders(t testing.TB, o PuppetServerOptions) {
 	}
 	if o.CA != "" {
 		copyTree(t, o.CA, s.CA())
+	}
+	if o.SSL != "" {
+		copyTree(t, o.SSL, s.SSL())
 	}
 
 	_, port, err := net.SplitHostPort(s.Addr)

@@ -7,14 +7,8 @@ package troupetest
 //	go test -tags record -run TestRecordAnswers -timeout 30m ./internal/troupetest
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"maps"
 	"net/http"
@@ -173,25 +167,6 @@ func catalogForm(environment, certname string, fields ...string) string {
 		"transaction_uuid=00000000-0000-0000-0000-000000000000", "static_catalog=true",
 		"checksum_type=sha256.sha384.sha512.sha224.md5",
 	}, fields...), "&")
-}
-
-// csr makes a certificate request for a name.
-func csr(t *testing.T, certname string, dnsNames ...string) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader,
-		&x509.CertificateRequest{Subject: pkix.Name{CommonName: certname}, DNSNames: dnsNames}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var text bytes.Buffer
-	if err := pem.Encode(&text, &pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}); err != nil {
-		t.Fatal(err)
-	}
-	return text.String()
 }
 
 // lastReport is the report of the agent's last run as it would be sent again.

@@ -46,6 +46,12 @@ func TestRecordRunsOfRealAgents(t *testing.T) {
 			writeFile(t, filepath.Join(module, "lib", "facter", "site_custom.rb"),
 				"Facter.add(:site_custom) { setcode { 'changed for "+string(g)+"' } }\n")
 			record("changed-run")
+
+			// The old content of a changed file goes to the server's filebucket.
+			agent.Facts["kept"] = "old"
+			agent.Run("--environment", "backup").want(t, 2, "run before the backup")
+			agent.Facts["kept"] = "new"
+			record("backup-run", "--environment", "backup")
 		})
 	}
 }
@@ -56,6 +62,7 @@ var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[
 func shapes(t *testing.T, agent *Agent, exchanges []Exchange) []Exchange {
 	t.Helper()
 	for i, e := range exchanges {
+		e.Target = strings.ReplaceAll(e.Target, strings.TrimPrefix(agent.Dir, "/"), "srv/agent")
 		e.Target = uuid.ReplaceAllString(strings.ReplaceAll(e.Target, agent.Certname, recordedNode), "UUID")
 		for j, line := range e.Header {
 			name, value, _ := strings.Cut(line, ": ")

@@ -134,8 +134,8 @@ const noticeDelay = 2 * time.Second
 func (c *control) death(pid int) event {
 	c.mu.Lock()
 	ch := c.deaths[pid]
-	delete(c.deaths, pid)
 	c.mu.Unlock()
+	defer c.forget(pid)
 
 	timer := time.NewTimer(noticeDelay)
 	defer timer.Stop()
@@ -153,7 +153,7 @@ func (c *control) death(pid int) event {
 	return event{Event: "died", PID: pid}
 }
 
-// forget is for children that end as they should.
+// forget drops the notice of a child that nobody will ask about.
 func (c *control) forget(pid int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
