@@ -25,6 +25,8 @@ import (
 	"troupe/internal/puppet"
 )
 
+// This file tests the guard with requests as a handler sees them.
+
 // certificate makes a self-signed certificate with string extensions by OID.
 func certificate(t *testing.T, name string, extensions map[string]string) *x509.Certificate {
 	t.Helper()

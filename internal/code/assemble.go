@@ -72,6 +72,7 @@ func (s *scanner) assemble(name puppet.Environment, dir string, o Options) (*pla
 // add scans the folder or file at original and makes it a root, unless it lies
 // in one already. A path that does not exist is only noted.
 func (p *plan) add(s *scanner, label, original string) error {
+	s.way(original, 0)
 	real, err := filepath.EvalSymlinks(original)
 	if errors.Is(err, fs.ErrNotExist) {
 		p.missing = append(p.missing, original)

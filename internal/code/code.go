@@ -135,10 +135,16 @@ func New(o Options) (*Repo, error) {
 // one the error says what to mend. Who keeps the version for longer than a
 // request must Retain it at once.
 func (r *Repo) Current(ctx context.Context, e puppet.Environment) (*Version, error) {
-	if r.folder(e) == "" {
-		return nil, fault.New(fault.NotFound, "Could not find environment '%s'", e)
+	r.mu.Lock()
+	env := r.environments[e]
+	r.mu.Unlock()
+	if env == nil {
+		if r.folder(e) == "" {
+			return nil, fault.New(fault.NotFound, "Could not find environment '%s'", e)
+		}
+		env = r.environment(e)
 	}
-	return r.environment(e).fresh(ctx)
+	return env.fresh(ctx)
 }
 
 // Version returns the version of that content id if it is still kept.

@@ -105,7 +105,7 @@ func (e *environment) upToDate() (*Version, error, bool) {
 		return nil, nil, false
 	case !complete && time.Since(s.at) > max(unwatched, 10*s.took):
 		return nil, nil, false
-	case e.moved():
+	case !complete && e.moved():
 		return nil, nil, false
 	case e.now == nil:
 		return nil, e.failure, e.failure != nil
@@ -113,8 +113,9 @@ func (e *environment) upToDate() (*Version, error, bool) {
 	return e.now, nil, true
 }
 
-// moved reports whether the environment's folder is now another one, as after
-// the switch of a link, or whether a missing module folder appeared.
+// moved reports, for what cannot be watched, whether the environment's folder is
+// now another one, as after the switch of a link, or whether a missing module
+// folder appeared.
 func (e *environment) moved() bool {
 	dir := e.r.folder(e.name)
 	real, err := filepath.EvalSymlinks(dir)
@@ -195,9 +196,12 @@ func (e *environment) scanOnce(ctx context.Context) (v *Version, still bool, err
 	}
 	s := &scanner{
 		ctx: ctx, store: e.r.store, old: e.cache, seen: make(statCache, len(e.cache)),
-		watch: func(dir string) { w.add(&e.watched, dir) },
+		watch: func(dir, name string) { w.add(&e.watched, dir, name) },
 	}
 	w.begin(&e.watched)
+	for _, dir := range e.r.o.EnvironmentPath { // an earlier one may get a folder of this name
+		s.way(filepath.Join(dir, string(e.name)), 0)
+	}
 	p, err := s.assemble(e.name, next.dir, e.r.o)
 	w.end(&e.watched, err == nil)
 	e.r.metrics.scanned(time.Since(began), s.read, err)

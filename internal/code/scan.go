@@ -38,7 +38,7 @@ type statCache map[string]*node
 type scanner struct {
 	ctx     context.Context // of this one scan
 	store   *snapshots
-	watch   func(dir string) // called before a folder is listed
+	watch   func(dir, name string) // called before a folder, or one entry of it, is looked at
 	old     statCache
 	seen    statCache
 	links   []foundLink
@@ -84,7 +84,7 @@ func (s *scanner) dir(f *os.File, n *node, path string, depth int) error {
 	if err := s.ctx.Err(); err != nil {
 		return err
 	}
-	s.watch(path)
+	s.watch(path, "")
 	names, err := f.Readdirnames(-1)
 	if err != nil {
 		return unreadable(path, err)
@@ -107,6 +107,29 @@ func (s *scanner) dir(f *os.File, n *node, path string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// way watches how a path is reached: its own entry, and every link on the way.
+// Of a path that does not exist the part is watched that would be created first.
+func (s *scanner) way(path string, links int) {
+	for at := path; at != "/" && links <= maxLinks; at = filepath.Dir(at) {
+		info, err := os.Lstat(at)
+		if err == nil && at != path && info.Mode().Type() != fs.ModeSymlink {
+			continue
+		}
+		if parent, err := filepath.EvalSymlinks(filepath.Dir(at)); err == nil {
+			s.watch(parent, filepath.Base(at))
+		}
+		if err != nil || info.Mode().Type() != fs.ModeSymlink {
+			continue
+		}
+		if target, err := os.Readlink(at); err == nil {
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(filepath.Dir(at), target)
+			}
+			s.way(target, links+1)
+		}
+	}
 }
 
 // versionControl reports whether an entry belongs to a version control system

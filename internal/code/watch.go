@@ -27,9 +27,19 @@ type watcher struct {
 
 	mu      sync.Mutex
 	inotify int // file descriptor; -1 when the kernel gives none
-	folders map[int32]map[*watched]struct{}
+	folders map[int32]map[*watched]names
 	all     map[*watched]struct{}
 	full    bool // the kernel's limit of watches was hit and logged
+	buf     []byte
+}
+
+// names are the entries of a folder that an environment cares about; nil means
+// all.
+type names map[string]struct{}
+
+func (n names) has(name string) bool {
+	_, ok := n[name]
+	return n == nil || name == "" || ok
 }
 
 // watched is what a watcher knows about one environment. Its fields are guarded
@@ -38,12 +48,12 @@ type watched struct {
 	changes  uint64    // counts events
 	last     time.Time // when the last one was read
 	complete bool      // every folder of the last scan is watched
-	folders  map[int32]struct{}
-	scanning map[int32]struct{} // folders of the scan under way
+	folders  map[int32]names
+	scanning map[int32]names // folders of the scan under way
 }
 
 func newWatcher(log *slog.Logger) *watcher {
-	w := &watcher{log: log, inotify: -1, folders: map[int32]map[*watched]struct{}{}, all: map[*watched]struct{}{}}
+	w := &watcher{log: log, inotify: -1, folders: map[int32]map[*watched]names{}, all: map[*watched]struct{}{}, buf: make([]byte, 16<<10)}
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
 		log.Warn("cannot watch folders, they are scanned at every request instead; raise fs.inotify.max_user_instances", slog.Any(telemetry.KeyErr, err))
@@ -58,12 +68,13 @@ func (w *watcher) begin(e *watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.all[e] = struct{}{}
-	e.scanning = map[int32]struct{}{}
+	e.scanning = map[int32]names{}
 	e.complete = w.inotify >= 0
 }
 
-// add watches one folder for e. It is called before the folder is listed.
-func (w *watcher) add(e *watched, dir string) {
+// add watches one folder for e, or only one entry of it. It is called before the
+// folder is listed.
+func (w *watcher) add(e *watched, dir, name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.inotify < 0 {
@@ -79,11 +90,20 @@ func (w *watcher) add(e *watched, dir string) {
 		return
 	}
 	id := int32(wd)
-	if w.folders[id] == nil {
-		w.folders[id] = map[*watched]struct{}{}
+	only, known := e.scanning[id]
+	switch {
+	case name == "" || known && only == nil:
+		only = nil
+	case !known:
+		only = names{name: {}}
+	default:
+		only[name] = struct{}{}
 	}
-	w.folders[id][e] = struct{}{}
-	e.scanning[id] = struct{}{}
+	e.scanning[id] = only
+	if w.folders[id] == nil {
+		w.folders[id] = map[*watched]names{}
+	}
+	w.folders[id][e] = nil // until the scan ends, everything counts
 }
 
 // end finishes a scan: folders that it did not see are no longer watched. After a
@@ -95,6 +115,11 @@ func (w *watcher) end(e *watched, ok bool) {
 	for id := range e.folders {
 		if _, still := e.scanning[id]; !still {
 			w.leave(e, id)
+		}
+	}
+	for id, only := range e.scanning {
+		if w.folders[id] != nil {
+			w.folders[id][e] = only
 		}
 	}
 	e.folders, e.scanning = e.scanning, nil
@@ -140,10 +165,9 @@ func (w *watcher) drain() {
 	if w.inotify < 0 {
 		return
 	}
-	buf := make([]byte, 16<<10)
 	now := time.Now()
 	for {
-		n, err := unix.Read(w.inotify, buf)
+		n, err := unix.Read(w.inotify, w.buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -154,7 +178,7 @@ func (w *watcher) drain() {
 			}
 			return
 		}
-		w.events(buf[:n], now)
+		w.events(w.buf[:n], now)
 	}
 }
 
@@ -175,9 +199,11 @@ func (w *watcher) events(buf []byte, now time.Time) {
 		if versionControl(name) {
 			continue
 		}
-		for e := range w.folders[id] {
-			e.changes++
-			e.last = now
+		for e, only := range w.folders[id] {
+			if only.has(name) {
+				e.changes++
+				e.last = now
+			}
 		}
 		if mask&unix.IN_IGNORED != 0 { // the kernel ended this watch
 			delete(w.folders, id)

@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// This file tests the package from outside in: folders of files to a Config.
+
 // write puts files below dir and returns dir.
 func write(t *testing.T, dir string, files map[string]string) string {
 	t.Helper()
@@ -303,7 +305,7 @@ func TestProblemsInPuppetsFilesAreNamed(t *testing.T) {
 		{"upper case", "puppet.conf", "[server]\ncertname = Server.example.com\n", `puppet.conf:2 [server]: certname: Certname "Server.example.com" must be lower case`},
 		{"no setting", "puppet.conf", "[main]\nwhat is this\n", "puppet.conf:2: neither a [section] nor a setting = value"},
 		{"unknown reference", "puppet.conf", "environmentpath = $nowhere/x\n", "puppet.conf:1 [main]: environmentpath: $nowhere is not set"},
-		{"circle", "puppet.conf", "vardir = $statedir\nstatedir = $vardir\n", "refer to each other in a circle"},
+		{"circle", "puppet.conf", "codedir = $environmentpath\nenvironmentpath = $codedir\n", "refer to each other in a circle"},
 		{"ENC without a command", "puppet.conf", "node_terminus = exec\n", "needs external_nodes"},
 		{"bad TTL", "puppet.conf", "ca_ttl = ever\n", `ca.ttl: "ever" is not a time`},
 		{"HOCON", "puppetserver/conf.d/ca.conf", "certificate-authority: {", "ca.conf:1:24: the object that begins here is not closed"},

@@ -104,15 +104,14 @@ func (v durationValue) set(texts []string) error {
 	return nil
 }
 
-// durationUnits are Puppet's (lib/puppet/settings/ttl_setting.rb), and ms.
-func durationUnits() []struct {
+type durationUnit struct {
 	name string
 	unit time.Duration
-} {
-	return []struct {
-		name string
-		unit time.Duration
-	}{
+}
+
+// durationUnits are Puppet's (lib/puppet/settings/ttl_setting.rb), and ms.
+func durationUnits() []durationUnit {
+	return []durationUnit{
 		{"ms", time.Millisecond},
 		{"y", 365 * 24 * time.Hour}, {"d", 24 * time.Hour},
 		{"h", time.Hour}, {"m", time.Minute}, {"s", time.Second},
@@ -133,27 +132,21 @@ func ParseDuration(text string) (time.Duration, error) {
 		if err != nil {
 			return 0, bad
 		}
-		rest = rest[digits:]
-		unit := time.Second
-		if rest != "" {
-			i := slices.IndexFunc(durationUnits(), func(u struct {
-				name string
-				unit time.Duration
-			}) bool {
-				return strings.HasPrefix(rest, u.name)
-			})
+		u := durationUnit{"", time.Second} // a bare number, which must be all there is
+		if rest = rest[digits:]; rest != "" {
+			i := slices.IndexFunc(durationUnits(), func(u durationUnit) bool { return strings.HasPrefix(rest, u.name) })
 			if i < 0 {
 				return 0, bad
 			}
-			unit = durationUnits()[i].unit
-			rest = rest[len(durationUnits()[i].name):]
+			u = durationUnits()[i]
+			rest = rest[len(u.name):]
 		} else if digits != len(text) {
 			return 0, bad
 		}
-		if n > int64(math.MaxInt64-total)/int64(unit) {
+		if n > int64(math.MaxInt64-total)/int64(u.unit) {
 			return 0, fmt.Errorf("%q is longer than 292 years", text)
 		}
-		total += time.Duration(n) * unit
+		total += time.Duration(n) * u.unit
 	}
 	return total, nil
 }

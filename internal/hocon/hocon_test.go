@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// This file tests the package against what typesafe-config was seen to do.
+
 func TestTextsMeanWhatTypesafeConfigMakesOfThem(t *testing.T) {
 	// Cases in which we differ on purpose.
 	differs := map[string]string{
@@ -101,6 +103,7 @@ func TestErrorsNameTheirPlace(t *testing.T) {
 		{"include \"x\"", "f:1:1: include \"x\": an include needs a file on disk"},
 		{"a = [1] x", "f:1:9: an array and a string cannot be joined"},
 		{strings.Repeat("a {", 200), "more than 100 levels of nesting"},
+		{strings.Repeat("a.", 200) + "b = 1", "more than 100 levels of nesting"},
 		{"a = " + strings.Repeat("[", 200), "more than 100 levels of nesting"},
 	} {
 		_, err := Parse("f", []byte(c.text))

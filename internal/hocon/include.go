@@ -83,7 +83,7 @@ func (p *parser) include(n *node) {
 		p.off++
 	}
 	if p.open == nil {
-		p.fail(at, "include %q: %v", name, errNoFolder)
+		p.fail(at, "include %q: an include needs a file on disk to be relative to", name)
 	}
 	included, err := p.open.read(name, p.path)
 	if errors.Is(err, fs.ErrNotExist) && !required {

@@ -1,7 +1,6 @@
 package hocon
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -133,6 +132,9 @@ func (p *parser) member(n *node) {
 	p.skip()
 	depth := len(p.path)
 	p.path = append(p.path, keys...)
+	if len(p.path) > maxDepth {
+		p.fail(at, "more than %d levels of nesting", maxDepth)
+	}
 	var v *node
 	switch {
 	case p.peek() == '{':
@@ -314,5 +316,3 @@ func (p *parser) substitution() *node {
 	p.off++
 	return n
 }
-
-var errNoFolder = errors.New("an include needs a file on disk to be relative to")

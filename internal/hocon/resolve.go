@@ -124,7 +124,7 @@ func (r *resolver) below(n *node) (Value, bool) {
 		case v.kind != Object:
 			return out, true
 		default:
-			r.charge(n, len(v.fields)+len(out.fields))
+			r.charge(n, mergeWork(v, out))
 			out = merge(v, out)
 		}
 		if out.kind != Object {
@@ -132,6 +132,11 @@ func (r *resolver) below(n *node) (Value, bool) {
 		}
 	}
 	return out, have
+}
+
+// mergeWork estimates what merging two objects costs: each key is looked for.
+func mergeWork(a, b Value) int {
+	return len(a.fields) + len(b.fields) + len(a.fields)*len(b.fields)/16
 }
 
 // substitute looks up ${path}, first from the place of the include, then from
@@ -231,7 +236,7 @@ func (r *resolver) join(n *node, kind Kind) Value {
 			r.charge(n, len(v.items))
 			out.items = append(out.items, v.items...)
 		default:
-			r.charge(n, len(v.fields))
+			r.charge(n, mergeWork(out, v))
 			out = merge(out, v)
 		}
 	}

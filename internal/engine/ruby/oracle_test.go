@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -91,8 +92,40 @@ var peers = []puppet.Resource{
 	},
 }
 
+// libraries are the generations of Puppet on this machine: the installed one,
+// and those of the chroots in which tests keep real agents of other generations.
+func libraries(t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string][]string{"installed": nil}
+	const chroots = "/var/cache/troupe/chroots"
+	for _, pattern := range []string{"/*/usr/lib/ruby/vendor_ruby/puppet.rb", "/*/usr/share/rubygems-integration/all/gems/openvox-*/lib/puppet.rb"} {
+		paths, err := filepath.Glob(chroots + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			release, _, _ := strings.Cut(strings.TrimPrefix(path, chroots+"/"), "/")
+			version, err := os.ReadFile(filepath.Join(filepath.Dir(path), "puppet/version.rb"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m := regexp.MustCompile(`VERSION = '(\d+)\.`).FindSubmatch(version); m != nil && len(m[1]) == 1 && m[1][0] >= '7' {
+				found[release] = []string{filepath.Dir(path)}
+			}
+		}
+	}
+	return found
+}
+
 func TestCatalogsAreThoseOfThePlainLibraryByteForByte(t *testing.T) {
+	for name, lib := range libraries(t) {
+		t.Run(name, func(t *testing.T) { compareWithLibrary(t, lib) })
+	}
+}
+
+func compareWithLibrary(t *testing.T, lib []string) {
 	withPeers := func(o *Options) {
+		o.PuppetLib = lib
 		o.Resources = func(_ context.Context, q store.ResourceQuery) ([]puppet.Resource, error) {
 			if q.Type != "Fixture_thing" {
 				return nil, nil

@@ -23,7 +23,7 @@ module Troupe
     def arguments_for(open)
       unknown = []
       wanted = open['settings'].reject { |name, _| OWN.include?(name) }.merge(
-        'environmentpath' => open['environmentpath'], 'basemodulepath' => open['basemodulepath'].join(':'),
+        'environmentpath' => open['environmentpath'], 'basemodulepath' => Array(open['basemodulepath']).join(':'),
         'environment_timeout' => 'unlimited', 'storeconfigs' => 'true'
       )
       arguments = wanted.flat_map do |name, value|
