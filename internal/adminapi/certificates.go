@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -82,6 +83,9 @@ func each(names []string, act func(puppet.Certname) error) CertificateResult {
 		if err == nil {
 			err = act(name)
 		}
+		if fault.KindOf(err) == fault.NotFound {
+			err = errors.New("there is no such request or certificate (see: troupe ca list --all)")
+		}
 		if err != nil {
 			out.Errors[n] = err.Error()
 			continue
@@ -138,7 +142,7 @@ func (a *API) clean(r *http.Request) (any, error) {
 	return each(q.Certnames, func(n puppet.Certname) error {
 		missing, err := a.m.Authority.Clean(r.Context(), n)
 		if err == nil && len(missing) > 0 {
-			err = fault.New(fault.NotFound, "Could not find files to clean for %s", n)
+			err = fault.New(fault.NotFound, "nothing to clean")
 		}
 		return err
 	}), nil

@@ -104,11 +104,10 @@ func (e *entry) matches(id Identity, captures []string) (bool, error) {
 			return false, err
 		}
 		return inner.matches(id, nil)
+	default:
+		return e.matchesName(string(id.Certname)) ||
+			id.Certificate != nil && slices.ContainsFunc(id.Certificate.DNSNames, e.matchesName), nil
 	}
-	if e.matchesName(string(id.Certname)) {
-		return true, nil
-	}
-	return id.Certificate != nil && slices.ContainsFunc(id.Certificate.DNSNames, e.matchesName), nil
 }
 
 func (e *entry) matchesName(name string) bool {
@@ -124,8 +123,9 @@ func (e *entry) matchesName(name string) bool {
 		return n == e.name || strings.HasSuffix(n, "."+e.name)
 	case pattern:
 		return e.pattern.find(name) != nil
+	default:
+		return false
 	}
-	return false
 }
 
 // normalName folds case and drops trailing dots, as comparing the labels of two

@@ -230,7 +230,7 @@ func TestHandlersBehindNormalizeSeeTheJudgedPath(t *testing.T) {
 	} {
 		w := httptest.NewRecorder()
 		h := Normalize(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.URL.Path)) }))
-		h.ServeHTTP(w, httptest.NewRequest("GET", c.path, nil))
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, c.path, nil))
 		got := w.Body.String()
 		if w.Code == http.StatusBadRequest {
 			got = "400"
@@ -279,7 +279,7 @@ func TestReloadedRulesHoldForTheNextRequest(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add(defaultConf)
-	f.Fuzz(func(t *testing.T, src []byte) {
+	f.Fuzz(func(_ *testing.T, src []byte) {
 		rules, err := Parse("fuzz", src)
 		if err == nil {
 			rules.Check(Request{Method: "GET", Path: "/puppet/v3/node/a"}, Identity{Certname: "a", Authenticated: true})

@@ -109,8 +109,11 @@ func (t *translator) quantifier(c byte) error {
 func (t *translator) group() error {
 	rest := t.src[t.off:]
 	for _, g := range []struct{ open, name string }{
-		{"(?=", "a look-ahead"}, {"(?!", "a negative look-ahead"},
-		{"(?<=", "a look-behind"}, {"(?<!", "a negative look-behind"}, {"(?>", "an atomic group"},
+		{"(?=", "a look-ahead"},
+		{"(?!", "a negative look-ahead"},
+		{"(?<=", "a look-behind"},
+		{"(?<!", "a negative look-behind"},
+		{"(?>", "an atomic group"},
 	} {
 		if strings.HasPrefix(rest, g.open) {
 			return fmt.Errorf("%s (%s…) is not supported; write what is meant with a deny rule or another rule before this one", g.name, g.open)

@@ -71,7 +71,7 @@ func identityFrom(text string) Identity {
 	if name != "-" {
 		id.Certname, id.Authenticated = puppet.Certname(name), true
 	}
-	for _, e := range strings.Fields(extensions) {
+	for e := range strings.FieldsSeq(extensions) {
 		key, value, _ := strings.Cut(e, "=")
 		if key != "dns" {
 			id.Extensions[key] = value

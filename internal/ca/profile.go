@@ -66,7 +66,7 @@ func (l *extensionList) add(id asn1.ObjectIdentifier, critical bool, value any, 
 type authorityKeyID struct {
 	ID     []byte        `asn1:"optional,tag:0"`
 	Issuer asn1.RawValue `asn1:"optional"`
-	Serial *big.Int      `asn1:"optional,tag:1"`
+	Serial *big.Int      `asn1:"optional,tag:2"`
 }
 
 func (l *extensionList) authority(id []byte, cert *x509.Certificate) {

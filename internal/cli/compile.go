@@ -72,7 +72,7 @@ func newCompile(c *common) *cobra.Command {
 // one knows no facts, so they are asked of the first.
 func (c *common) withCompiler(ctx context.Context, envpath string, q *adminapi.CompileRequest, fn func(*adminapi.Client) error) (err error) {
 	if envpath == "" {
-		return c.withMember(ctx, fn)
+		return c.withOpened(ctx, server.Options{Compiles: true}, fn)
 	}
 	if len(q.Facts) == 0 {
 		if err := c.withMember(ctx, func(m *adminapi.Client) error {
@@ -94,7 +94,8 @@ func (c *common) withCompiler(ctx context.Context, envpath string, q *adminapi.C
 	if err := os.Chmod(cfg.Data, 0o711); err != nil { //nolint:gosec // workers of another user pass through
 		return err
 	}
-	return server.RunOffline(ctx, cfg, telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false), fn)
+	log := telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
+	return server.RunOffline(ctx, cfg, server.Options{Log: log, Compiles: true}, fn)
 }
 
 // readFacts accepts what `puppet facts show --render-as json` prints, and the

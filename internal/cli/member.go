@@ -36,6 +36,10 @@ func (c *common) load(flags map[string]string) (*config.Config, error) {
 // withMember calls fn with a client of the running server or, if there is none,
 // of a member that is opened without its port for the length of the command.
 func (c *common) withMember(ctx context.Context, fn func(*adminapi.Client) error) error {
+	return c.withOpened(ctx, server.Options{}, fn)
+}
+
+func (c *common) withOpened(ctx context.Context, o server.Options, fn func(*adminapi.Client) error) error {
 	cfg, err := c.load(nil)
 	if err != nil {
 		return err
@@ -50,6 +54,6 @@ func (c *common) withMember(ctx context.Context, fn func(*adminapi.Client) error
 	if _, err := os.Stat(cfg.Data); err != nil {
 		return fmt.Errorf("no member has its data in %s (name its folder with --data, or start one: troupe server --data %s)", cfg.Data, cfg.Data)
 	}
-	log := telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
-	return server.RunOffline(ctx, cfg, log, fn)
+	o.Log = telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
+	return server.RunOffline(ctx, cfg, o, fn)
 }

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -69,39 +72,50 @@ func newReportShow(c *common) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(r, func(w *tabwriter.Writer) { showReport(w, r) })
+				perr := c.print(r, func(w *tabwriter.Writer) { err = showReport(w, r) })
+				return errors.Join(perr, err)
 			})
 		},
 	}
 }
 
-func showReport(w *tabwriter.Writer, r adminapi.ReportDetail) {
+// showReport writes the head as a table and the rest as lines: messages of agents
+// have tabs and line breaks of their own.
+func showReport(w *tabwriter.Writer, r adminapi.ReportDetail) error {
 	fmt.Fprintf(w, "report\t%s\ncertname\t%s\nenvironment\t%s\nstatus\t%s\n", r.ID, r.Certname, r.Environment, statusWord(r.Report))
 	fmt.Fprintf(w, "time\t%s, %.1f s\nagent\tPuppet %s\nconfiguration\t%s\ntransaction\t%s\n", r.Time.Local().Format(time.DateTime), r.Seconds, r.PuppetVersion, r.ConfigurationVersion, r.TransactionUUID)
 	fmt.Fprintf(w, "resources\t%d, changed %d, failed %d\n", r.Resources, r.Changed, r.Failed)
+	if t := r.Metrics["time"]; len(t) > 0 {
+		fmt.Fprintln(w, "seconds\t"+slowest(t))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
 	for _, res := range r.Events {
-		fmt.Fprintf(w, "\n%s[%s]\t%s\n", res.Type, res.Title, outcome(res))
+		fmt.Fprintf(w, "\n%s[%s] %s\n", res.Type, res.Title, outcome(res))
 		for _, e := range res.Events {
-			fmt.Fprintf(w, "  %s\t%s: %s\n", orDash(e.Property), e.Status, e.Message)
+			fmt.Fprintf(w, "    %s: %s: %s\n", orDash(e.Property), e.Status, e.Message)
 		}
 	}
 	if len(r.Logs) > 0 {
-		fmt.Fprintln(w, "\nLOG")
+		fmt.Fprintln(w)
 	}
 	for _, l := range r.Logs {
-		fmt.Fprintf(w, "%s\t%s: %s\n", l.Level, l.Source, l.Message)
+		fmt.Fprintf(w, "%-7s %s: %s\n", l.Level, l.Source, strings.ReplaceAll(strings.TrimSpace(l.Message), "\n", "\n        "))
 	}
-	if t := r.Metrics["time"]; len(t) > 0 {
-		fmt.Fprintln(w, "\nSECONDS\tIN")
-		for _, k := range slices.SortedFunc(maps.Keys(t), func(a, b string) int {
-			if t[a] > t[b] {
-				return -1
-			}
-			return 1
-		}) {
-			fmt.Fprintf(w, "%.3f\t%s\n", t[k], k)
+	return nil
+}
+
+// slowest names the longest parts of the run, longest first.
+func slowest(t map[string]float64) string {
+	names := slices.SortedFunc(maps.Keys(t), func(a, b string) int { return cmp.Compare(t[b], t[a]) })
+	var parts []string
+	for _, n := range names {
+		if len(parts) < 6 && n != "total" && t[n] >= 0.001 {
+			parts = append(parts, fmt.Sprintf("%s %.2f", n, t[n]))
 		}
 	}
+	return strings.Join(parts, ", ")
 }
 
 func outcome(r puppet.ReportResource) string {

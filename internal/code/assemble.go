@@ -4,6 +4,7 @@ package code
 // folder, and module folders and manifests that lie elsewhere.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -67,6 +68,19 @@ func (s *scanner) assemble(name puppet.Environment, dir string, o Options) (*pla
 	p.warnings = append(p.warnings, s.resolve(p.tree)...)
 	p.conf = p.renderConf(conf, home, o)
 	return p, nil
+}
+
+// equal reports whether two plans make the same version with the same metadata.
+func (p *plan) equal(q *plan) bool {
+	return bytes.Equal(p.conf, q.conf) && slices.Equal(p.warnings, q.warnings) &&
+		slices.EqualFunc(p.tree.roots, q.tree.roots, func(a, b *root) bool {
+			return a.label == b.label && a.original == b.original && a.node.equal(b.node)
+		})
+}
+
+func (n *node) equal(m *node) bool {
+	return n.name == m.name && n.attributes.equal(m.attributes) && n.sum == m.sum && n.toLabel == m.toLabel && n.away == m.away &&
+		slices.EqualFunc(n.children, m.children, (*node).equal)
 }
 
 // add scans the folder or file at original and makes it a root, unless it lies

@@ -38,7 +38,7 @@ func bigSite(b *testing.B) *site {
 }
 
 func (e *environment) settledCache() {
-	e.cache = (&plan{tree: e.now.tree}).allFiles()
+	e.cache = e.now.plan.allFiles()
 }
 
 func (p *plan) allFiles() statCache {

@@ -220,6 +220,12 @@ func (e *environment) scanOnce(ctx context.Context) (v *Version, still bool, err
 
 // publish makes the plan's version current.
 func (e *environment) publish(p *plan, s *scanner, scan lastScan) (*Version, error) {
+	if v := e.current(); v != nil && v.plan.equal(p) {
+		e.cache = s.seen
+		e.note(scan)
+		e.mended()
+		return v, nil
+	}
 	id := p.id()
 	if err := e.r.store.build(id, e.name, p); err != nil {
 		e.cache = statCache{} // a blob that was thought known may be gone
@@ -243,13 +249,20 @@ func (e *environment) publish(p *plan, s *scanner, scan lastScan) (*Version, err
 	return v, nil
 }
 
-// note remembers when a scan that failed was made.
+// note remembers when a scan was made that gave nothing new.
 func (e *environment) note(scan lastScan) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	scan.took = time.Since(scan.at)
 	scan.again, scan.forget = e.scan.again, e.scan.forget
 	e.scan = scan
+}
+
+// mended forgets the failure of an earlier scan.
+func (e *environment) mended() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failure = nil
 }
 
 // failed keeps the last good version in service.

@@ -222,11 +222,11 @@ func (v *Version) merged(folder string, o *SearchOptions) []place {
 	}
 
 	o.Recurse = false
-	for _, d := range v.modulePath {
+	for _, d := range v.plan.modulePath {
 		places = append(places, place{path: d.original, folder: branch{d.node, v.repo}})
 	}
 	if len(places) == 0 {
-		home := v.tree.roots[0]
+		home := v.plan.tree.roots[0]
 		dir := first(v.repo.o.Settings["codedir"], filepath.Dir(filepath.Dir(home.original)))
 		places = append(places, place{path: dir, folder: branch{home.node, v.repo}})
 	}

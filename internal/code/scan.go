@@ -45,6 +45,7 @@ type scanner struct {
 	skipped []string // devices and the like
 	entries int
 	read    int // files whose content was read
+	buf     []byte
 }
 
 // foundLink is a link whose target is resolved when all roots are known.
@@ -59,25 +60,25 @@ func (s *scanner) scan(real string) (*node, error) {
 	if err != nil {
 		return nil, unreadable(real, err)
 	}
-	f := os.NewFile(uintptr(fd), real)
-	defer f.Close()
-
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, unreadable(real, err)
+		return nil, unreadable(real, errors.Join(err, unix.Close(fd)))
 	}
 	n := &node{name: filepath.Base(real), attributes: attributesOf(&st)}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return n, s.dir(f, n, real, 0)
-	case unix.S_IFREG:
-		return n, s.content(f, n, real)
-	}
-	return nil, fault.New(fault.Failed, "%s is neither a folder nor a file", real)
+	return n, s.fill(fd, n, real, 0)
 }
 
-// dir fills n from the open folder f.
-func (s *scanner) dir(f *os.File, n *node, path string, depth int) error {
+// fill reads what the open file or folder holds, and closes it.
+func (s *scanner) fill(fd int, n *node, path string, depth int) error {
+	if n.kind == dirKind {
+		return errors.Join(s.dir(fd, n, path, depth), unix.Close(fd))
+	}
+	f := os.NewFile(uintptr(fd), path)
+	return errors.Join(s.content(f, n, path), f.Close())
+}
+
+// dir reads the open folder.
+func (s *scanner) dir(fd int, n *node, path string, depth int) error {
 	if depth > maxDepth {
 		return fault.New(fault.Failed, "%s lies more than %d folders deep; is a file system mounted into itself?", path, maxDepth)
 	}
@@ -85,7 +86,7 @@ func (s *scanner) dir(f *os.File, n *node, path string, depth int) error {
 		return err
 	}
 	s.watch(path, "")
-	names, err := f.Readdirnames(-1)
+	names, err := s.names(fd)
 	if err != nil {
 		return unreadable(path, err)
 	}
@@ -98,7 +99,7 @@ func (s *scanner) dir(f *os.File, n *node, path string, depth int) error {
 		if versionControl(name) {
 			continue
 		}
-		child, err := s.entry(int(f.Fd()), name, path+"/"+name, depth)
+		child, err := s.entry(fd, name, path+"/"+name, depth)
 		if err != nil {
 			return err
 		}
@@ -107,6 +108,25 @@ func (s *scanner) dir(f *os.File, n *node, path string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// names lists a folder without what os.File would cost: a scan is little else
+// than these calls.
+func (s *scanner) names(fd int) ([]string, error) {
+	if s.buf == nil {
+		s.buf = make([]byte, 64<<10)
+	}
+	var names []string
+	for {
+		n, err := unix.ReadDirent(fd, s.buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return names, err
+		}
+		_, _, names = unix.ParseDirent(s.buf[:n], -1, names)
+	}
 }
 
 // way watches how a path is reached: its own entry, and every link on the way.
@@ -166,12 +186,7 @@ func (s *scanner) entry(dirfd int, name, path string, depth int) (*node, error) 
 	if err != nil {
 		return nil, vanishing(path, err)
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
-	if n.kind == dirKind {
-		return n, s.dir(f, n, path, depth+1)
-	}
-	return n, s.content(f, n, path)
+	return n, s.fill(fd, n, path, depth+1)
 }
 
 // link reads the text of a link.
@@ -214,6 +229,11 @@ func (s *scanner) content(f *os.File, n *node, path string) error {
 func (a attributes) same(b attributes) bool {
 	return a.kind == b.kind && a.inode == b.inode && a.size == b.size && a.mode == b.mode &&
 		a.mtime.Equal(b.mtime) && a.ctime.Equal(b.ctime)
+}
+
+// equal is same for all that metadata shows.
+func (a attributes) equal(b attributes) bool {
+	return a.same(b) && a.uid == b.uid && a.gid == b.gid && a.target == b.target
 }
 
 func attributesOf(st *unix.Stat_t) attributes {

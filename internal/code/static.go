@@ -29,7 +29,7 @@ func (v *Version) OpenStatic(ctx context.Context, path string) (*os.File, os.Fil
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("opening %s: %w", path, err)
 	}
-	n := v.tree.roots[0].node.find(path)
+	n := v.plan.tree.roots[0].node.find(path)
 	if n != nil {
 		n = n.follow()
 	}

@@ -332,7 +332,7 @@ func (v *Version) folderFiles(m *Module, mount, rest string, dir *node) []TaskFi
 func (v *Version) taskFile(filename string, m *Module, mount, rest string, n *node) TaskFile {
 	f := TaskFile{Filename: filename, SHA256: n.sum.String(), Size: n.size}
 	static := path.Base(path.Dir(m.Path)) + "/" + m.Name + "/" + mount + "/" + rest
-	if found := v.tree.roots[0].node.find(static); found != nil && found.follow() == n {
+	if found := v.plan.tree.roots[0].node.find(static); found != nil && found.follow() == n {
 		f.URI = TaskURI{
 			Path:   "/puppet/v3/static_file_content/" + static,
 			Params: map[string]string{"environment": string(v.Environment), "code_id": v.ID},

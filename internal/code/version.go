@@ -27,11 +27,10 @@ type Version struct {
 	Warnings        []string    // what of the folder is not served, and why
 	Built           time.Time   // when this state was first seen by this process
 
-	repo       *Repo
-	tree       *tree
-	modulePath []moduleDir
-	modules    []*Module
-	users      *atomic.Int64 // shared by all Versions of one snapshot
+	repo    *Repo
+	plan    *plan
+	modules []*Module
+	users   *atomic.Int64 // shared by all Versions of one snapshot
 }
 
 // Retain keeps the snapshot on disk until a matching Release.
@@ -76,7 +75,7 @@ func (e *environment) version(id string, p *plan) *Version {
 		Settings:        p.settings,
 		Warnings:        p.warnings,
 		Built:           time.Now(),
-		repo:            e.r, tree: p.tree, modulePath: p.modulePath,
+		repo:            e.r, plan: p,
 	}
 	for _, d := range p.basePath {
 		v.BaseModulePath = append(v.BaseModulePath, filepath.Join(root, d.label))

@@ -155,7 +155,7 @@ func Load(src Sources) (*Config, error) {
 	l.problem(err)
 	c.Layout = layout
 	l.defaults()
-	l.puppetFiles(src)
+	l.puppetFiles()
 	if src.File != "" {
 		l.yamlFile(src.File)
 	}
@@ -290,5 +290,5 @@ func readFile(path string) ([]byte, error) {
 	if info.Size() > maxSize {
 		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), maxSize)
 	}
-	return os.ReadFile(path)
+	return os.ReadFile(path) //nolint:gosec // the operator names the file
 }

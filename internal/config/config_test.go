@@ -370,7 +370,7 @@ func TestTimesAreReadInPuppetsUnits(t *testing.T) {
 	}
 	for d, want := range map[time.Duration]string{0: "auto", time.Minute: "1m", 36 * time.Hour: "36h", 5 * 365 * 24 * time.Hour: "5y", 1500 * time.Millisecond: "1.5s"} {
 		if got := FormatDuration(d); got != want {
-			t.Errorf("%v is written %q, want %q", time.Duration(d), got, want)
+			t.Errorf("%v is written %q, want %q", d, got, want)
 		}
 	}
 }

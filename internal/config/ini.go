@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -121,14 +122,14 @@ func (p *puppetConf) interpolate(text string, within ...string) (string, error) 
 		case name == "environment":
 			return ref
 		case set:
-			inner, err := p.interpolate(s.text, append(within[:len(within):len(within)], name)...)
+			inner, err := p.interpolate(s.text, append(slices.Clip(within), name)...)
 			if err != nil {
 				failed = err
 			}
 			return inner
 		}
 		if def, ok := p.builtin[name]; ok {
-			inner, err := p.interpolate(def, append(within[:len(within):len(within)], name)...)
+			inner, err := p.interpolate(def, append(slices.Clip(within), name)...)
 			if err != nil {
 				failed = err
 			}

@@ -16,7 +16,7 @@ import (
 // puppetserver the folders named in puppetserver.conf beat puppet.conf, for it
 // passes them to Ruby as command line options.
 
-func (l *loader) puppetFiles(src Sources) {
+func (l *loader) puppetFiles() {
 	layout := l.config.Layout
 	if layout.Name == "" {
 		return
@@ -218,10 +218,16 @@ type renamed struct{ from, to string }
 // puppetNames pairs settings of puppet.conf with ours.
 func puppetNames() []renamed {
 	return []renamed{
-		{"certname", "certname"}, {"dns_alt_names", "dns_alt_names"}, {"codedir", "codedir"},
-		{"environmentpath", "environmentpath"}, {"basemodulepath", "basemodulepath"},
-		{"ca_name", "ca.name"}, {"ca_ttl", "ca.ttl"}, {"allow_duplicate_certs", "ca.allow_duplicate_certs"},
-		{"fileserverconfig", "fileserver_conf"}, {"trusted_oid_mapping_file", "trusted_oid_mapping_file"},
+		{"certname", "certname"},
+		{"dns_alt_names", "dns_alt_names"},
+		{"codedir", "codedir"},
+		{"environmentpath", "environmentpath"},
+		{"basemodulepath", "basemodulepath"},
+		{"ca_name", "ca.name"},
+		{"ca_ttl", "ca.ttl"},
+		{"allow_duplicate_certs", "ca.allow_duplicate_certs"},
+		{"fileserverconfig", "fileserver_conf"},
+		{"trusted_oid_mapping_file", "trusted_oid_mapping_file"},
 	}
 }
 

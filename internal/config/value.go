@@ -113,8 +113,11 @@ type durationUnit struct {
 func durationUnits() []durationUnit {
 	return []durationUnit{
 		{"ms", time.Millisecond},
-		{"y", 365 * 24 * time.Hour}, {"d", 24 * time.Hour},
-		{"h", time.Hour}, {"m", time.Minute}, {"s", time.Second},
+		{"y", 365 * 24 * time.Hour},
+		{"d", 24 * time.Hour},
+		{"h", time.Hour},
+		{"m", time.Minute},
+		{"s", time.Second},
 	}
 }
 

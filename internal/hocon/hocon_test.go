@@ -46,11 +46,11 @@ type corpusCase struct{ name, text, json string }
 
 // readCorpus reads testdata/typesafe.txtar: after a comment, pairs of a text and
 // what it means, each below a line with its name.
-func readCorpus(t testing.TB) []corpusCase {
-	t.Helper()
+func readCorpus(tb testing.TB) []corpusCase {
+	tb.Helper()
 	raw, err := os.ReadFile("testdata/typesafe.txtar")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var cases []corpusCase
 	var into *string
@@ -67,7 +67,7 @@ func readCorpus(t testing.TB) []corpusCase {
 		}
 	}
 	if len(cases) < 70 {
-		t.Fatalf("the corpus has %d cases only", len(cases))
+		tb.Fatalf("the corpus has %d cases only", len(cases))
 	}
 	return cases
 }

@@ -66,6 +66,7 @@ func (r *resolver) value(n *node) (Value, bool) {
 			return r.below(n)
 		}
 		return Value{}, false
+	case untouched:
 	}
 	if r.depth++; r.depth > maxResolve {
 		r.fail(n, "substitutions refer to each other more than %d deep", maxResolve)
@@ -103,8 +104,9 @@ func (r *resolver) reduce(n *node) (Value, bool) {
 	case stackNode: // with nothing taken from it yet
 		n.top = len(n.items)
 		return r.below(n)
+	default:
+		return n.scalar, true
 	}
-	return n.scalar, true
 }
 
 // below reduces what lies under the top of a stack: the uppermost value that is

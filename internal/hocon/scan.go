@@ -214,8 +214,8 @@ func (s *scanner) hex(at Position) rune {
 	if len(s.src)-s.off < 4 {
 		s.fail(at, "an escape \\u needs four hex digits")
 	}
-	n, err := strconv.ParseUint(s.src[s.off:s.off+4], 16, 32)
-	if err != nil {
+	n, err := strconv.ParseInt(s.src[s.off:s.off+4], 16, 32)
+	if err != nil || n < 0 {
 		s.fail(at, "an escape \\u needs four hex digits, not %q", s.src[s.off:s.off+4])
 	}
 	s.off += 4

@@ -31,40 +31,40 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func open(t testing.TB, dir string, o Options) *Journal {
-	t.Helper()
+func open(tb testing.TB, dir string, o Options) *Journal {
+	tb.Helper()
 	j, err := Open(dir, o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := j.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return j
 }
 
-func mustAppend(t testing.TB, j *Journal, d ...Draft) []Record {
-	t.Helper()
-	recs, err := j.Append(t.Context(), d...)
+func mustAppend(tb testing.TB, j *Journal, d ...Draft) []Record {
+	tb.Helper()
+	recs, err := j.Append(tb.Context(), d...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return recs
 }
 
-func readAll(t testing.TB, j *Journal, s Stream) []Record {
-	t.Helper()
+func readAll(tb testing.TB, j *Journal, s Stream) []Record {
+	tb.Helper()
 	var all []Record
 	for {
 		var after uint64
 		if len(all) > 0 {
 			after = all[len(all)-1].Number
 		}
-		recs, err := j.Read(t.Context(), j.Origin(), s, after, 100)
+		recs, err := j.Read(tb.Context(), j.Origin(), s, after, 100)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if len(recs) == 0 {
 			return all
@@ -73,11 +73,11 @@ func readAll(t testing.TB, j *Journal, s Stream) []Record {
 	}
 }
 
-func mustVerify(t testing.TB, j *Journal) Verification {
-	t.Helper()
-	v, err := j.Verify(t.Context(), nil)
+func mustVerify(tb testing.TB, j *Journal) Verification {
+	tb.Helper()
+	v, err := j.Verify(tb.Context(), nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v
 }

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,8 @@ type Options struct {
 	Log     *slog.Logger
 	Level   *slog.LevelVar // follows log.level on reload; nil keeps what it is
 	Version string
+
+	Compiles bool // RunOffline: the command needs the engine
 }
 
 // member holds the parts of one running member.
@@ -89,19 +92,26 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 }
 
 // RunOffline opens the member without its port, calls fn with a client of it, and
-// closes it again.
-func RunOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, fn func(*adminapi.Client) error) error {
-	m, err := open(ctx, cfg, Options{Log: log})
+// closes it again. The engine runs only for a command that compiles.
+func RunOffline(ctx context.Context, cfg *config.Config, o Options, fn func(*adminapi.Client) error) error {
+	m, err := open(ctx, cfg, o)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var result error
-	stages := append(m.stages(),
+	stages := m.stages()
+	if !o.Compiles {
+		stages = slices.DeleteFunc(stages, func(s stage) bool { return s.name == "engine" || s.name == "code" })
+	}
+	stages = append(stages,
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"command", func(ctx context.Context) error {
 			client, err := dialSoon(ctx, cfg.Data)
+			if err == nil && o.Compiles {
+				err = m.waitForEngine(ctx)
+			}
 			if err == nil {
 				err = fn(client)
 			}
@@ -261,7 +271,7 @@ func (m *member) handler() http.Handler {
 func (m *member) runFront(ctx context.Context) error {
 	cfg := m.cfg.Load()
 	if err := m.waitForEngine(ctx); err != nil {
-		return err
+		return nil //nolint:nilerr // the member was stopped before it began; the engine tells if it was why
 	}
 	m.front.http.Handler = m.handler()
 	addrFile := filepath.Join(cfg.Data, "listen.addr")
@@ -292,7 +302,7 @@ func (m *member) waitForEngine(ctx context.Context) error {
 	for !m.engine.Stats().Serving {
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case <-tick.C:
 		}
 	}

@@ -14,12 +14,12 @@ import (
 	"troupe/internal/puppet"
 )
 
-func lastRecord(t testing.TB, m *member) journal.Record {
-	t.Helper()
-	n, err := m.journal.Last(t.Context(), m.journal.Origin(), journal.Bulk)
-	must(t, err)
-	recs, err := m.journal.Read(t.Context(), m.journal.Origin(), journal.Bulk, n-1, 1)
-	must(t, err)
+func lastRecord(tb testing.TB, m *member) journal.Record {
+	tb.Helper()
+	n, err := m.journal.Last(tb.Context(), m.journal.Origin(), journal.Bulk)
+	must(tb, err)
+	recs, err := m.journal.Read(tb.Context(), m.journal.Origin(), journal.Bulk, n-1, 1)
+	must(tb, err)
 	return recs[0]
 }
 

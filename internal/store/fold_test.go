@@ -230,13 +230,13 @@ func TestRunFollowsTheJournal(t *testing.T) {
 }
 
 // until polls a condition that other goroutines bring about.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func until(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(end) {
-			t.Fatalf("still waiting: %s", what)
+			tb.Fatalf("still waiting: %s", what)
 		}
 	}
 }

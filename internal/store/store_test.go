@@ -44,64 +44,64 @@ func (m *member) clock() time.Time {
 	return m.now
 }
 
-func newMember(t testing.TB, o Options) *member {
-	t.Helper()
-	m := &member{dir: t.TempDir()}
-	m.open(t, o)
+func newMember(tb testing.TB, o Options) *member {
+	tb.Helper()
+	m := &member{dir: tb.TempDir()}
+	m.open(tb, o)
 	return m
 }
 
 // newMemberAt has a clock that stands still until the test moves it.
-func newMemberAt(t testing.TB, now time.Time, o Options) *member {
-	t.Helper()
-	m := &member{dir: t.TempDir(), now: now}
-	m.open(t, o)
+func newMemberAt(tb testing.TB, now time.Time, o Options) *member {
+	tb.Helper()
+	m := &member{dir: tb.TempDir(), now: now}
+	m.open(tb, o)
 	return m
 }
 
-func (m *member) open(t testing.TB, o Options) {
-	t.Helper()
+func (m *member) open(tb testing.TB, o Options) {
+	tb.Helper()
 	j, err := journal.Open(filepath.Join(m.dir, "journal"), journal.Options{Now: m.clock})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	o.Now, o.Registerer = m.clock, prometheus.NewRegistry()
-	db, err := Open(t.Context(), filepath.Join(m.dir, "store"), j, o)
+	db, err := Open(tb.Context(), filepath.Join(m.dir, "store"), j, o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	m.DB = db
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := db.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		if err := j.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 }
 
-func (m *member) close(t testing.TB) {
-	t.Helper()
+func (m *member) close(tb testing.TB) {
+	tb.Helper()
 	if err := m.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := m.journal.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func wantKind(t testing.TB, what string, err error, want fault.Kind) {
-	t.Helper()
+func wantKind(tb testing.TB, what string, err error, want fault.Kind) {
+	tb.Helper()
 	if err == nil || fault.KindOf(err) != want {
-		t.Errorf("%s: error is %v, want one of kind %d", what, err, want)
+		tb.Errorf("%s: error is %v, want one of kind %d", what, err, want)
 	}
 }
 
@@ -121,19 +121,21 @@ func report(name puppet.Certname, uuid, status string) puppet.Report {
 }
 
 func service(title string, tags ...string) puppet.Resource {
-	return puppet.Resource{Type: "Nagios_service", Title: title, Exported: true, Tags: tags, File: "/site.pp", Line: 3,
-		Parameters: json.RawMessage(fmt.Sprintf(`{"use":"generic","host_name":%q,"port":80,"groups":["a","b"]}`, title))}
+	return puppet.Resource{
+		Type: "Nagios_service", Title: title, Exported: true, Tags: tags, File: "/site.pp", Line: 3,
+		Parameters: json.RawMessage(fmt.Sprintf(`{"use":"generic","host_name":%q,"port":80,"groups":["a","b"]}`, title)),
+	}
 }
 
 func catalog(uuid, version, content string) []byte {
 	return fmt.Appendf(nil, `{"tags":["settings"],"name":"n","version":%s,"catalog_uuid":%q,"resources":[{"type":"Notify","title":%q}]}`, version, uuid, content)
 }
 
-func titles(t testing.TB, db *DB, q ResourceQuery) []string {
-	t.Helper()
-	rs, err := db.ExportedResources(t.Context(), q)
+func titles(tb testing.TB, db *DB, q ResourceQuery) []string {
+	tb.Helper()
+	rs, err := db.ExportedResources(tb.Context(), q)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	all := []string{}
 	for _, r := range rs {
@@ -143,14 +145,14 @@ func titles(t testing.TB, db *DB, q ResourceQuery) []string {
 }
 
 // answers asks everything that can be asked.
-func answers(t testing.TB, db *DB) map[string]any {
-	t.Helper()
-	ctx := t.Context()
+func answers(tb testing.TB, db *DB) map[string]any {
+	tb.Helper()
+	ctx := tb.Context()
 	all := map[string]any{}
 	put := func(what string, v any, err error) {
-		t.Helper()
+		tb.Helper()
 		if err != nil && fault.KindOf(err) != fault.NotFound {
-			t.Fatalf("%s: %v", what, err)
+			tb.Fatalf("%s: %v", what, err)
 		}
 		all[what] = v
 	}
@@ -187,9 +189,9 @@ const (
 )
 
 // life lets a few nodes do what nodes do, in an order that the seed decides.
-func life(t testing.TB, db *DB, seed uint64, steps int) {
-	t.Helper()
-	ctx, r := t.Context(), rand.New(rand.NewPCG(seed, 7))
+func life(tb testing.TB, db *DB, seed uint64, steps int) {
+	tb.Helper()
+	ctx, r := tb.Context(), rand.New(rand.NewPCG(seed, 7))
 	for i := range steps {
 		name := puppet.Certname(fmt.Sprintf("n%d.example.com", r.IntN(4)))
 		env := puppet.Environment([]string{"production", "staging"}[r.IntN(2)])
@@ -197,29 +199,31 @@ func life(t testing.TB, db *DB, seed uint64, steps int) {
 		case 0:
 			f := facts(name, fmt.Sprintf(`{"b":%d,"a":"x"}`, i))
 			f.Environment = env
-			must(t, db.SaveFacts(ctx, f, "m"))
+			must(tb, db.SaveFacts(ctx, f, "m"))
 		case 1, 2:
 			n := r.IntN(3)
 			var ex []puppet.Resource
 			for k := range n {
 				ex = append(ex, service(fmt.Sprintf("s%d", k), "web", fmt.Sprint("t", n)))
 			}
-			must(t, db.SaveCatalog(ctx, CatalogMeta{Certname: name, Environment: env, CatalogUUID: fmt.Sprint(seed, i)}, catalog(fmt.Sprint(i), "1", fmt.Sprint(n)), ex))
+			must(tb, db.SaveCatalog(ctx, CatalogMeta{Certname: name, Environment: env, CatalogUUID: fmt.Sprint(seed, i)}, catalog(fmt.Sprint(i), "1", fmt.Sprint(n)), ex))
 		case 3:
-			must(t, db.SaveCompile(ctx, Compile{Certname: name, Environment: env, Failed: r.IntN(2) == 0, Start: time.UnixMicro(int64(i)).UTC(), Duration: time.Second,
-				Logs: []Log{{Level: "warning", Message: fmt.Sprint(i)}}, Timings: map[string]time.Duration{"parse": time.Duration(i)}}))
+			must(tb, db.SaveCompile(ctx, Compile{
+				Certname: name, Environment: env, Failed: r.IntN(2) == 0, Start: time.UnixMicro(int64(i)).UTC(), Duration: time.Second,
+				Logs: []Log{{Level: "warning", Message: fmt.Sprint(i)}}, Timings: map[string]time.Duration{"parse": time.Duration(i)},
+			}))
 		case 4, 5:
 			_, err := db.SaveReport(ctx, report(name, fmt.Sprint("uuid", r.IntN(6)), []string{"changed", "failed"}[r.IntN(2)]))
-			must(t, err)
+			must(tb, err)
 		case 6:
-			must(t, db.SaveENC(ctx, name, fmt.Appendf(nil, "classes: [c%d]", i)))
+			must(tb, db.SaveENC(ctx, name, fmt.Appendf(nil, "classes: [c%d]", i)))
 			if r.IntN(3) == 0 {
 				if err := db.DeactivateNode(ctx, name); fault.KindOf(err) != fault.NotFound {
-					must(t, err)
+					must(tb, err)
 				}
 			}
 		case 7:
-			must(t, db.BucketPut(ctx, "md5", helloMD5, fmt.Sprintf("/etc/f%d", r.IntN(3)), strings.NewReader("hello")))
+			must(tb, db.BucketPut(ctx, "md5", helloMD5, fmt.Sprintf("/etc/f%d", r.IntN(3)), strings.NewReader("hello")))
 		}
 	}
 }
@@ -262,9 +266,11 @@ func TestRecentNodesAreOfTheEnvironmentAndTheLastHeardOf(t *testing.T) {
 
 func TestFailedCompilesAreKeptAndOldOnesTrimmed(t *testing.T) {
 	m := newMember(t, Options{CompilesPerNode: 5})
-	want := Compile{Certname: "n", Environment: "production", CodeID: "c0de", TransactionUUID: "u", Start: time.UnixMicro(1_790_000_000_000_000).UTC(),
+	want := Compile{
+		Certname: "n", Environment: "production", CodeID: "c0de", TransactionUUID: "u", Start: time.UnixMicro(1_790_000_000_000_000).UTC(),
 		Duration: 1500 * time.Millisecond, Failed: true, Error: "Evaluation Error: …", Resources: 3, Bytes: 4,
-		Logs: []Log{{Level: "err", Message: "no", File: "/site.pp", Line: 7, Time: time.UnixMicro(5).UTC()}}, Timings: map[string]time.Duration{"parse": 9}}
+		Logs: []Log{{Level: "err", Message: "no", File: "/site.pp", Line: 7, Time: time.UnixMicro(5).UTC()}}, Timings: map[string]time.Duration{"parse": 9},
+	}
 	for i := range 8 {
 		c := want
 		c.Resources = i
@@ -426,9 +432,9 @@ func TestReportsAreSelected(t *testing.T) {
 	wantKind(t, "a prefix of two reports", err, fault.Invalid)
 }
 
-func execSQL(t testing.TB, m *member, query string, args ...any) {
-	t.Helper()
-	must(t, m.update(t.Context(), func(tx *sql.Tx) error {
+func execSQL(tb testing.TB, m *member, query string, args ...any) {
+	tb.Helper()
+	must(tb, m.update(tb.Context(), func(tx *sql.Tx) error {
 		_, err := tx.Exec(query, args...)
 		return err
 	}))

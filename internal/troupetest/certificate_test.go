@@ -18,7 +18,12 @@ func TestARevokedAgentIsRefusedWithinASecond(t *testing.T) {
 	a := enrolled(t, s, Puppet7, "revoked.example.test")
 	client := s.Client(a.Identity())
 	ask := func() error {
-		answer, err := client.Get(s.URL("/puppet/v3/node/" + a.Certname + "?environment=production"))
+		request, err := http.NewRequest(http.MethodGet, s.URL("/puppet/v3/node/"+a.Certname+"?environment=production"), nil)
+		if err != nil {
+			return err
+		}
+		request.Header.Set("Accept", "application/json")
+		answer, err := client.Do(request)
 		if err != nil {
 			return err
 		}

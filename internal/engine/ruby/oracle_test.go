@@ -20,15 +20,21 @@ import (
 
 // This file compares the engine with the plain Puppet library.
 
-// oracle compiles the same request with testdata/oracle.rb on the folder that
-// the operator sees.
-func (r *rig) oracle(q engine.Request, exported []puppet.Resource, enc string) []byte {
+// oracle compiles the same requests with testdata/oracle.rb on the folder that
+// the operator sees. Those that have classes are classified by enc.
+func (r *rig) oracle(requests []engine.Request, exported []puppet.Resource, enc string) [][]byte {
 	r.t.Helper()
+	var list []map[string]any
+	for _, q := range requests {
+		list = append(list, map[string]any{
+			"certname": q.Certname, "facts": q.Facts.Values, "extensions": q.Trusted.Extensions,
+			"static": q.Static, "rich": q.Rich, "enc": q.Classes != nil,
+		})
+	}
 	query, err := json.Marshal(map[string]any{
-		"certname": q.Certname, "facts": q.Facts.Values, "extensions": q.Trusted.Extensions, "server_facts": q.ServerFacts,
 		"environment": "production", "environmentpath": filepath.Join(r.root, "environments"), "basemodulepath": filepath.Join(r.root, "modules"),
-		"code_id": q.Version.ID, "static": q.Static, "rich": q.Rich, "exported": append([]puppet.Resource{}, exported...), "enc": nonEmpty(enc),
-		"settings": r.settings(),
+		"code_id": requests[0].Version.ID, "server_facts": requests[0].ServerFacts, "exported": append([]puppet.Resource{}, exported...), "enc": enc,
+		"settings": r.settings(), "requests": list,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -42,17 +48,11 @@ func (r *rig) oracle(q engine.Request, exported []puppet.Resource, enc string) [
 	cmd.Stderr = &bytes.Buffer{}
 	cmd.Env = append(os.Environ(), "LANG=C.UTF-8")
 	out, err := cmd.Output()
-	if err != nil {
+	answers := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	if err != nil || len(answers) != len(requests) {
 		r.t.Fatalf("the oracle fails: %v\n%s%s", err, out, cmd.Stderr)
 	}
-	return bytes.TrimSpace(out)
-}
-
-func nonEmpty(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
+	return answers
 }
 
 // incomparable is what differs between any two compiles, two users and two
@@ -147,25 +147,28 @@ func compareWithLibrary(t *testing.T, lib []string) {
 	plain := func(q *engine.Request) { q.Rich = false }
 	static := func(q *engine.Request) { q.Static, q.ChecksumTypes = true, []string{"sha256", "md5"} }
 
-	for _, row := range []struct {
+	rows := []struct {
 		name     string
 		certname puppet.Certname
 		change   func(*engine.Request)
-		enc      string
 	}{
-		{"a default node with rich data", "db01.example.test", func(*engine.Request) {}, ""},
-		{"the same node once more", "db01.example.test", func(*engine.Request) {}, ""},
-		{"without rich data", "db01.example.test", plain, ""},
-		{"collectors, exports and stages", "web01.example.test", func(*engine.Request) {}, ""},
-		{"static", "web01.example.test", static, ""},
-		{"static without rich data", "db01.example.test", func(q *engine.Request) { plain(q); static(q) }, ""},
-		{"classified", "trouble.example.test", classified, enc},
-	} {
+		{"a default node with rich data", "db01.example.test", func(*engine.Request) {}},
+		{"the same node once more", "db01.example.test", func(*engine.Request) {}},
+		{"without rich data", "db01.example.test", plain},
+		{"collectors, exports and stages", "web01.example.test", func(*engine.Request) {}},
+		{"static", "web01.example.test", static},
+		{"static without rich data", "db01.example.test", func(q *engine.Request) { plain(q); static(q) }},
+		{"classified", "trouble.example.test", classified},
+	}
+	var requests []engine.Request
+	for _, row := range rows {
+		requests = append(requests, r.request(row.certname, row.change))
+	}
+	want := r.oracle(requests, peers, enc)
+	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			r := r.on(t)
-			q := r.request(row.certname, row.change)
-			got := r.compile(q)
-			sameBytes(t, got.Catalog, r.oracle(q, peers, row.enc))
+			got := r.on(t).compile(requests[i])
+			sameBytes(t, got.Catalog, want[i])
 			var catalog struct {
 				UUID    string `json:"catalog_uuid"`
 				Version string `json:"version"`
@@ -182,13 +185,12 @@ func compareWithLibrary(t *testing.T, lib []string) {
 
 func TestErrorsAreThoseOfThePlainLibrary(t *testing.T) {
 	r := newRig(t)
-	for _, certname := range []puppet.Certname{"broken.example.test", "syntax.example.test"} {
-		t.Run(string(certname), func(t *testing.T) {
-			r := r.on(t)
-			q := r.request(certname)
-			_, err := r.Compile(t.Context(), q)
+	requests := []engine.Request{r.request("broken.example.test"), r.request("syntax.example.test")}
+	for i, answer := range r.oracle(requests, nil, "/bin/false") {
+		t.Run(string(requests[i].Certname), func(t *testing.T) {
+			_, err := r.Compile(t.Context(), requests[i])
 			var want struct{ Error string }
-			if err := json.Unmarshal(r.oracle(q, nil, ""), &want); err != nil {
+			if err := json.Unmarshal(answer, &want); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(want.Error, compileError(t, err).Msg); diff != "" {

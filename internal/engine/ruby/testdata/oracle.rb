@@ -1,7 +1,8 @@
-# Compiles a catalog with the plain Puppet library in one process, through the
+# Compiles catalogs with the plain Puppet library in one process, through the
 # indirection that Puppet's own server uses. The engine has to give the same
-# bytes. The request comes as JSON on stdin; the answer goes to stdout.
+# bytes. The requests come as JSON on stdin; each answer is a line on stdout.
 require 'json'
+require 'set'
 require 'puppet'
 require 'puppet/indirector/code'
 
@@ -37,7 +38,7 @@ Puppet.settings.preferred_run_mode = :server
 Puppet.initialize_settings(%w[confdir vardir codedir rundir logdir publicdir].flat_map { |d| ["--#{d}", QUERY['settings'][d]] } +
                            ['--environmentpath', QUERY['environmentpath'], '--basemodulepath', QUERY['basemodulepath'],
                             '--environment_timeout', 'unlimited', '--storeconfigs'] +
-                           (QUERY['enc'] ? ['--node_terminus', 'exec', '--external_nodes', QUERY['enc']] : []), false)
+                           ['--external_nodes', QUERY['enc']], false)
 Puppet.settings.initialize_app_defaults(
   Puppet::Settings.app_defaults_for_run_mode(Puppet::Util::RunMode[:server]).merge(name: 'server', facts_terminus: 'memory')
 )
@@ -48,19 +49,22 @@ Puppet::Node::Facts.indirection.cache_class = nil
 Puppet::Resource::Catalog.indirection.terminus_class = :compiler
 Puppet::Resource::Catalog.indirection.cache_class = nil
 Puppet::Resource.indirection.terminus_class = :oracle
-Puppet::Node.indirection.terminus_class = QUERY['enc'] ? :exec : :plain
 
 terminus = Puppet::Resource::Catalog.indirection.terminus
 terminus.instance_variable_set(:@server_facts, { 'serverversion' => Puppet.version.to_s }.merge(QUERY['server_facts']))
 environment = Puppet.lookup(:environments).get!(QUERY['environment'])
-trusted = Puppet::Context::TrustedInformation.new('remote', QUERY['certname'], QUERY['extensions'], {})
-Puppet.override(trusted_information: trusted, current_environment: environment) do
-  facts = Puppet::Node::Facts.from_data_hash('name' => QUERY['certname'], 'values' => QUERY['facts'])
-  catalog = Puppet::Resource::Catalog.indirection.find(
-    QUERY['certname'], environment: environment, facts: facts, facts_format: 'application/json', code_id: QUERY['code_id'],
-                       static_catalog: QUERY['static'] ? 'true' : nil, checksum_type: 'sha256.md5'
-  )
-  puts catalog.render(QUERY['rich'] ? :rich_data_json : :json)
-rescue StandardError => e
-  puts({ 'error' => e.message }.to_json)
+
+QUERY['requests'].each do |q|
+  Puppet::Node.indirection.terminus_class = q['enc'] ? :exec : :plain
+  trusted = Puppet::Context::TrustedInformation.new('remote', q['certname'], q['extensions'], {})
+  Puppet.override(trusted_information: trusted, current_environment: environment) do
+    facts = Puppet::Node::Facts.from_data_hash('name' => q['certname'], 'values' => q['facts'])
+    catalog = Puppet::Resource::Catalog.indirection.find(
+      q['certname'], environment: environment, facts: facts, facts_format: 'application/json', code_id: QUERY['code_id'],
+                     static_catalog: q['static'] ? 'true' : nil, checksum_type: 'sha256.md5'
+    )
+    puts catalog.render(q['rich'] ? :rich_data_json : :json)
+  rescue StandardError => e
+    puts({ 'error' => e.message }.to_json)
+  end
 end

@@ -5,6 +5,7 @@
 # other end only the Go process holds.
 
 require 'json'
+require 'set' # OpenVox 9 takes it for granted, Ruby before 3.2 does not
 require 'socket'
 
 require_relative 'channel'

@@ -19,5 +19,7 @@ node 'syntax.example.test' {
 }
 
 node 'trouble.example.test' {
-  fixture::trouble($facts['trouble'])
+  notify { 'trouble':
+    message => fixture::trouble($facts['trouble']),
+  }
 }
