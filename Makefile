@@ -39,7 +39,7 @@ dead: ## exported code that nothing reaches
 	go tool -modfile=tools/go.mod deadcode -test ./...
 
 packages: ## Debian packages that tests and demo use
-	@sh tools/packages.sh
+	@sh tools/packages.sh gcc libc6-dev
 
 chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
 	@sh tools/chroots/make.sh trixie

@@ -9,7 +9,6 @@ import (
 	"encoding/asn1"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -92,7 +91,7 @@ func (f *fakeEngine) last(t *testing.T) engine.Request {
 
 // A site is an API with real neighbours but for the engine.
 type site struct {
-	t      *testing.T
+	t      testing.TB
 	engine *fakeEngine
 	db     *store.DB
 	api    *API
@@ -106,43 +105,43 @@ type siteOptions struct {
 	options Options
 }
 
-func newSite(t *testing.T, o siteOptions) *site {
-	t.Helper()
-	dir := t.TempDir()
+func newSite(tb testing.TB, o siteOptions) *site {
+	tb.Helper()
+	dir := tb.TempDir()
 	if o.envs == "" {
 		o.envs = filepath.Join(dir, "environments")
 		for _, e := range []string{"production", "staging"} {
-			makeFile(t, filepath.Join(o.envs, e, "manifests/site.pp"), "# "+e)
-			makeFile(t, filepath.Join(o.envs, e, "modules/site/files/motd"), "welcome to "+e+"\n")
+			makeFile(tb, filepath.Join(o.envs, e, "manifests/site.pp"), "# "+e)
+			makeFile(tb, filepath.Join(o.envs, e, "modules/site/files/motd"), "welcome to "+e+"\n")
 		}
 	}
 	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), filepath.Join(dir, "store"), j, store.Options{})
+	db, err := store.Open(tb.Context(), filepath.Join(dir, "store"), j, store.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	repo, err := code.New(code.Options{EnvironmentPath: []string{o.envs}, Dir: filepath.Join(dir, "code")})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	run(t, func() error { return errors.Join(db.Close(), j.Close()) }, j.Run, db.Run, repo.Run)
+	run(tb, func() error { return errors.Join(db.Close(), j.Close()) }, j.Run, db.Run, repo.Run)
 
 	nodes, err := classifier.New(classifier.Options{Command: o.enc, Cache: db})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	rules, err := os.ReadFile("../authz/default.conf")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	parsed, err := authz.Parse("auth.conf", append(rules, openToServer...))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	s := &site{t: t, engine: &fakeEngine{}, db: db, envs: o.envs}
+	s := &site{t: tb, engine: &fakeEngine{}, db: db, envs: o.envs}
 	o.options.ServerName = "puppet.example.test"
 	o.options.Registerer = prometheus.NewRegistry()
 	s.api = New(authz.NewGuard(authz.GuardOptions{Rules: parsed}), repo, s.engine, db, nodes, o.options)
@@ -151,33 +150,33 @@ func newSite(t *testing.T, o siteOptions) *site {
 }
 
 // run runs each until the test ends, waits for all, and then ends what they used.
-func run(t *testing.T, end func() error, runs ...func(context.Context) error) {
-	t.Helper()
+func run(tb testing.TB, end func() error, runs ...func(context.Context) error) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	for _, r := range runs {
 		all.Go(func() {
 			if err := r(ctx); err != nil && ctx.Err() == nil {
-				t.Errorf("run: %v", err)
+				tb.Errorf("run: %v", err)
 			}
 		})
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		all.Wait()
 		if err := end(); err != nil {
-			t.Errorf("close: %v", err)
+			tb.Errorf("close: %v", err)
 		}
 	})
 }
 
-func makeFile(t *testing.T, path, text string) {
-	t.Helper()
+func makeFile(tb testing.TB, path, text string) {
+	tb.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -192,8 +191,14 @@ type ask struct {
 
 const acceptJSON = "Accept: application/json, text/pson"
 
-// do sends the request and returns the answer with its body.
-func (s *site) do(a ask) (*http.Response, string) {
+// An answer is what came back, beside its body.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
+// do sends the request and returns the answer and its body.
+func (s *site) do(a ask) (answer, string) {
 	s.t.Helper()
 	if a.method == "" {
 		a.method = http.MethodGet
@@ -210,16 +215,11 @@ func (s *site) do(a ask) (*http.Response, string) {
 	}
 	w := httptest.NewRecorder()
 	s.http.ServeHTTP(w, r)
-	answer := w.Result()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return answer, string(body)
+	return answer{w.Code, w.Header()}, w.Body.String()
 }
 
 // want sends the request and checks status and body.
-func (s *site) want(a ask, status int, body string) *http.Response {
+func (s *site) want(a ask, status int, body string) answer {
 	s.t.Helper()
 	r, got := s.do(a)
 	if r.StatusCode != status || got != body {
@@ -229,11 +229,11 @@ func (s *site) want(a ask, status int, body string) *http.Response {
 }
 
 // certificate has the name and the role pp_role "web"; the TLS stack has verified it.
-func certificate(t *testing.T, name string) *x509.Certificate {
-	t.Helper()
+func certificate(tb testing.TB, name string) *x509.Certificate {
+	tb.Helper()
 	role, err := asn1.MarshalWithParams("web", "utf8")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &x509.Certificate{
 		Subject:    pkix.Name{CommonName: name},

@@ -146,16 +146,9 @@ func (a *API) takeFacts(ctx context.Context, q *request, name puppet.Certname, e
 // or the requested one when there is no ENC or it does not say.
 func (a *API) findNode(ctx context.Context, name puppet.Certname, requested puppet.Environment) (classifier.Node, *code.Version, error) {
 	node, err := a.nodes.Classify(ctx, name)
-	switch fault.KindOf(err) {
-	case fault.NotFound:
-		return node, nil, serverError(fmt.Sprintf("Could not find node '%s'; cannot compile", name))
-	case fault.Failed:
-		return node, nil, serverError(fmt.Sprintf("Failed when searching for node %s: %s", name, fault.Message(err)))
-	}
 	if err != nil {
-		return node, nil, err
+		return node, nil, classifyFault(name, err)
 	}
-
 	decided := node.Environment != ""
 	if !decided {
 		node.Environment = requested
@@ -167,6 +160,18 @@ func (a *API) findNode(ctx context.Context, name puppet.Certname, requested pupp
 			name, node.Environment, strings.ReplaceAll(strings.Join(a.code.SearchPaths(), ":"), "file://", "")))
 	}
 	return node, version, err
+}
+
+// classifyFault words a failed classification as the compiler terminus does.
+func classifyFault(name puppet.Certname, err error) error {
+	switch fault.KindOf(err) {
+	case fault.NotFound:
+		return serverError(fmt.Sprintf("Could not find node '%s'; cannot compile", name))
+	case fault.Failed:
+		return serverError(fmt.Sprintf("Failed when searching for node %s: %s", name, fault.Message(err)))
+	default:
+		return err
+	}
 }
 
 // serverFacts are $server_facts but serverversion, which the engine knows.
@@ -219,8 +224,10 @@ func (a *API) compile(ctx context.Context, c compilation) (engine.Result, error)
 	telemetry.Note(ctx, slog.String(telemetry.KeyCodeID, c.request.Version.ID), slog.Duration("compile", record.Duration))
 	if c.stale {
 		telemetry.Note(ctx, slog.Bool("stale_classification", true))
-		record.Logs = append(record.Logs, store.Log{Level: "warning", Source: "troupe", Time: start,
-			Message: "the external node classifier failed; its last good answer is used"})
+		record.Logs = append(record.Logs, store.Log{
+			Level: "warning", Source: "troupe", Time: start,
+			Message: "the external node classifier failed; its last good answer is used",
+		})
 	}
 	if err != nil {
 		if fault.KindOf(err) == fault.Failed {

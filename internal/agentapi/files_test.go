@@ -110,7 +110,7 @@ func TestSearchesTakeTheirParameters(t *testing.T) {
 
 func TestMetadataIsSpokenInMessagePack(t *testing.T) {
 	s := newSite(t, siteOptions{})
-	get := func(accept string) (*http.Response, string) {
+	get := func(accept string) (answer, string) {
 		return s.do(ask{
 			as: agent, target: "/puppet/v3/file_metadata/modules/site/motd?environment=production", header: []string{"Accept: " + accept},
 		})

@@ -71,8 +71,10 @@ func choose(header string, supported []format) (format, error) {
 }
 
 func notAcceptable(header string) error {
-	return &problem{http.StatusNotAcceptable, "UNSUPPORTED_FORMAT",
-		"Not Acceptable: No supported formats are acceptable (Accept: " + header + ")"}
+	return &problem{
+		http.StatusNotAcceptable, "UNSUPPORTED_FORMAT",
+		"Not Acceptable: No supported formats are acceptable (Accept: " + header + ")",
+	}
 }
 
 // encode turns JSON into the format.

@@ -3,9 +3,11 @@ package agentapi
 import (
 	"compress/flate"
 	"compress/zlib"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -51,11 +53,18 @@ func (q *request) flag(name string) bool { return q.params.Get(name) == "true" }
 func (q *request) contentType() (string, error) {
 	header := q.Header.Get("Content-Type")
 	if header == "" {
-		return "", &problem{http.StatusBadRequest, "MISSING_HEADER_FIELD",
-			"Bad Request: No Content-Type header was received, it isn't possible to unserialize the request"}
+		return "", &problem{
+			http.StatusBadRequest, "MISSING_HEADER_FIELD",
+			"Bad Request: No Content-Type header was received, it isn't possible to unserialize the request",
+		}
 	}
+	return mediaType(header), nil
+}
+
+// mediaType is a Content-Type without its parameters.
+func mediaType(header string) string {
 	kind, _, _ := strings.Cut(header, ";")
-	return strings.ToLower(strings.TrimSpace(kind)), nil
+	return strings.ToLower(strings.TrimSpace(kind))
 }
 
 // body reads the whole body.
@@ -143,8 +152,7 @@ func (q *request) form(limit int64) error {
 	if q.Method != http.MethodPost {
 		return nil
 	}
-	kind, err := q.contentType()
-	if err != nil || kind != "application/x-www-form-urlencoded" {
+	if mediaType(q.Header.Get("Content-Type")) != "application/x-www-form-urlencoded" {
 		return nil // a body of another kind is not looked at, as in the real server
 	}
 	b, err := q.body(limit)
@@ -155,9 +163,7 @@ func (q *request) form(limit int64) error {
 	if err != nil {
 		return badRequest("The form is invalid: %s", err)
 	}
-	for name, values := range fields {
-		q.params[name] = values
-	}
+	maps.Copy(q.params, fields)
 	return nil
 }
 
@@ -169,29 +175,24 @@ func unescape(s string) string {
 	}
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '+':
+		switch c := s[i]; c {
+		case '+':
 			out = append(out, ' ')
-		case c == '%' && i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0:
-			out = append(out, byte(unhex(s[i+1])<<4|unhex(s[i+2])))
-			i += 2
+		case '%':
+			var b [1]byte
+			if i+2 < len(s) {
+				if _, err := hex.Decode(b[:], []byte(s[i+1:i+3])); err == nil {
+					out = append(out, b[0])
+					i += 2
+					continue
+				}
+			}
+			out = append(out, c)
 		default:
 			out = append(out, c)
 		}
 	}
 	return string(out)
-}
-
-func unhex(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c >= 'a' && c <= 'f':
-		return int(c-'a') + 10
-	case c >= 'A' && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }
 
 func badRequest(format string, args ...any) error {

@@ -77,7 +77,7 @@ func (a *API) answerError(w *recorder, r *http.Request, s style, err error) {
 	w.Header().Set("Content-Type", formatJSON.sent)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(p.status)
-	w.Write(body) //nolint:errcheck // nobody is left to tell
+	send(w, body)
 }
 
 // problemOf is the one table of kinds and statuses (lib/puppet/network/http/error.rb).
@@ -132,11 +132,17 @@ func appendError(b []byte, p *problem) []byte {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
+// send writes the body of an error. When that fails the client has gone, and
+// nobody is left to be told.
+func send(w http.ResponseWriter, body []byte) {
+	w.Write(body) //nolint:errcheck,gosec // see above; and the type of such a body is never HTML
+}
+
 func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain;charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	io.WriteString(w, text) //nolint:errcheck // nobody is left to tell
+	send(w, []byte(text))
 }
 
 // writeNoRoute answers as Jetty does where puppetserver has no route: nothing at
@@ -157,7 +163,7 @@ func writeNoRoute(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "must-revalidate,no-cache,no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusNotFound)
-	io.WriteString(w, body) //nolint:errcheck // nobody is left to tell
+	send(w, []byte(body))
 }
 
 // writeJSON answers a value of our own.

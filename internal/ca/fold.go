@@ -120,8 +120,8 @@ func (f *fold) issued(ctx context.Context, r journal.Record, i issuedRecord) err
 	f.names = append(f.names, i.Certname)
 
 	// A certificate beats a line of an inventory; of two records the earlier one stays.
-	err := f.exec(ctx, `INSERT INTO cert (serial, name, time, origin, not_before, not_after, der, prefix, suffix, cleaned, current)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, EXISTS (SELECT 1 FROM cleaned WHERE serial = ?1), 0)
+	err := f.exec(ctx, `INSERT INTO cert (serial, name, time, origin, not_before, not_after, der, prefix, suffix, cleaned, revoked, current)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, EXISTS (SELECT 1 FROM cleaned WHERE serial = ?1), EXISTS (SELECT 1 FROM revoked WHERE serial = ?1), 0)
 		ON CONFLICT (serial) DO UPDATE SET name = ?2, time = ?3, origin = ?4, not_before = ?5, not_after = ?6, der = ?7, prefix = ?8, suffix = ?9
 		WHERE (?7 IS NOT NULL AND der IS NULL) OR ((?7 IS NULL) = (der IS NULL) AND (?3, ?4) < (time, origin))`,
 		serial, i.Certname, r.Time, r.Origin, i.NotBefore.Unix(), i.NotAfter.Unix(), der, notNil(prefix), notNil(suffix))
@@ -143,6 +143,9 @@ func (f *fold) revoke(ctx context.Context, r journal.Record, v revokedRecord) er
 	for _, one := range v.Revoked {
 		if err := f.exec(ctx, `INSERT INTO revoked (serial, at, reason) VALUES (?1, ?2, ?3)
 			ON CONFLICT (serial) DO UPDATE SET at = ?2, reason = ?3 WHERE (?2, ?3) < (at, reason)`, one.Serial, one.At.Unix(), one.Reason); err != nil {
+			return err
+		}
+		if err := f.exec(ctx, "UPDATE cert SET revoked = 1 WHERE serial = ?", one.Serial); err != nil {
 			return err
 		}
 	}

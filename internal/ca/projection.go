@@ -50,11 +50,13 @@ CREATE TABLE cert (
 	der        BLOB,                      -- NULL when only an inventory tells of it
 	prefix     BLOB NOT NULL,             -- its status as JSON, before and after the state
 	suffix     BLOB NOT NULL,
-	cleaned    INTEGER NOT NULL,
+	cleaned    INTEGER NOT NULL,          -- 1 when its serial is in the table of that name
+	revoked    INTEGER NOT NULL,          -- likewise
 	current    INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX cert_name ON cert (name);
 CREATE INDEX cert_current ON cert (name) WHERE current = 1;
+CREATE INDEX cert_state ON cert (revoked, name) WHERE current = 1;
 
 CREATE TABLE cleaned (serial TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 

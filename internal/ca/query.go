@@ -41,13 +41,13 @@ func (a *Authority) issued(ctx context.Context, name puppet.Certname) (bool, err
 }
 
 const (
-	selectCerts    = "SELECT c.prefix, c.suffix, CASE WHEN r.serial IS NULL THEN 'signed' ELSE 'revoked' END FROM cert c LEFT JOIN revoked r ON r.serial = c.serial WHERE c.current = 1"
+	selectCerts    = "SELECT prefix, suffix, CASE revoked WHEN 0 THEN 'signed' ELSE 'revoked' END FROM cert WHERE current = 1"
 	selectRequests = "SELECT prefix, suffix, 'requested' FROM request WHERE current = 1"
 )
 
 // Status returns what is known about name: of its certificate, else of its request.
 func (a *Authority) Status(ctx context.Context, name string) (Status, error) {
-	for _, query := range []string{selectCerts + " AND c.name = ?", selectRequests + " AND name = ?"} {
+	for _, query := range []string{selectCerts + " AND name = ?", selectRequests + " AND name = ?"} {
 		for b, err := range a.statusRows(ctx, query, name) {
 			var s Status
 			if err == nil {
@@ -85,11 +85,11 @@ func (a *Authority) StatusJSON(ctx context.Context, state string) iter.Seq2[[]by
 	case StateRequested:
 		queries = []string{selectRequests + " ORDER BY name"}
 	case StateSigned:
-		queries = []string{selectCerts + " AND r.serial IS NULL ORDER BY c.name"}
+		queries = []string{selectCerts + " AND revoked = 0 ORDER BY name"}
 	case StateRevoked:
-		queries = []string{selectCerts + " AND r.serial IS NOT NULL ORDER BY c.name"}
+		queries = []string{selectCerts + " AND revoked = 1 ORDER BY name"}
 	default:
-		queries = []string{selectRequests + " ORDER BY name", selectCerts + " ORDER BY c.name"}
+		queries = []string{selectRequests + " ORDER BY name", selectCerts + " ORDER BY name"}
 	}
 	return func(yield func([]byte, error) bool) {
 		for _, q := range queries {

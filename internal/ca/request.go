@@ -83,7 +83,7 @@ func (a *Authority) checkDuplicate(ctx context.Context, p *Policy, name puppet.C
 // stateOf returns the state of a name's certificate, else of its request, else "".
 func (a *Authority) stateOf(ctx context.Context, name puppet.Certname) (string, error) {
 	var revoked bool
-	err := a.db.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM revoked r WHERE r.serial = c.serial) FROM cert c WHERE name = ? AND current = 1", name).Scan(&revoked)
+	err := a.db.read.QueryRowContext(ctx, "SELECT revoked FROM cert WHERE name = ? AND current = 1", name).Scan(&revoked)
 	switch {
 	case err == nil && revoked:
 		return StateRevoked, nil

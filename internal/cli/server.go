@@ -81,7 +81,12 @@ func newConfig(c *common) *cobra.Command {
 		if err := server.Check(cfg); err != nil {
 			return err
 		}
-		return c.print(map[string]any{"ok": true}, func(w *tabwriter.Writer) { fmt.Fprintln(w, "The configuration is good.") })
+		return c.print(map[string]any{"ok": true, "notes": cfg.Notes}, func(w *tabwriter.Writer) {
+			for _, n := range cfg.Notes {
+				fmt.Fprintln(w, "note:", n)
+			}
+			fmt.Fprintln(w, "The configuration is good.")
+		})
 	}
 	show := &cobra.Command{
 		Use: "show", Short: "Print every setting in force and where it comes from", Args: noArgs,

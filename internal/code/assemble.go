@@ -1,8 +1,5 @@
 package code
 
-// This file puts together all that one version consists of: the environment's
-// folder, and module folders and manifests that lie elsewhere.
-
 import (
 	"bytes"
 	"errors"
@@ -16,6 +13,9 @@ import (
 
 	"troupe/internal/puppet"
 )
+
+// This file puts together all that one version consists of: the environment's
+// folder, and module folders and manifests that lie elsewhere.
 
 // A plan is a scanned environment before it becomes a version.
 type plan struct {

@@ -1,8 +1,5 @@
 package code
 
-// This file computes the checksums that agents ask for
-// (puppet/util/checksums.rb).
-
 import (
 	"crypto/md5"
 	"crypto/sha1"
@@ -16,6 +13,9 @@ import (
 	"sync"
 	"time"
 )
+
+// This file computes the checksums that agents ask for
+// (puppet/util/checksums.rb).
 
 // liteSize is how much of a file the lite checksums cover.
 const liteSize = 512

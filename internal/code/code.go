@@ -149,7 +149,15 @@ func (r *Repo) Current(ctx context.Context, e puppet.Environment) (*Version, err
 
 // Version returns the version of that content id if it is still kept.
 func (r *Repo) Version(ctx context.Context, e puppet.Environment, codeID string) (*Version, error) {
-	env := r.environment(e)
+	if err := ctx.Err(); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "version of environment '%s' is no longer asked for", e)
+	}
+	r.mu.Lock()
+	env := r.environments[e]
+	r.mu.Unlock()
+	if env == nil { // every environment with versions on disk is known
+		return nil, fault.New(fault.NotFound, "no version %q of environment '%s' is kept here", codeID, e)
+	}
 	if v := env.known(codeID); v != nil {
 		return v, nil
 	}

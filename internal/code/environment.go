@@ -1,8 +1,5 @@
 package code
 
-// This file keeps one environment up to date: when its folder is scanned and
-// which version is current.
-
 import (
 	"context"
 	"errors"
@@ -18,6 +15,9 @@ import (
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
+
+// This file keeps one environment up to date: when its folder is scanned and
+// which version is current.
 
 const (
 	quiet      = 100 * time.Millisecond // without a change, and a deploy counts as finished
@@ -182,6 +182,7 @@ func (e *environment) scanOnce(ctx context.Context) (v *Version, still bool, err
 	if e.scan.forget {
 		e.cache = statCache{}
 	}
+	asked := e.scan
 	e.scan.again, e.scan.forget = false, false // what is asked for from now on is for the next scan
 	e.mu.Unlock()
 
@@ -206,9 +207,11 @@ func (e *environment) scanOnce(ctx context.Context) (v *Version, still bool, err
 	w.end(&e.watched, err == nil)
 	e.r.metrics.scanned(time.Since(began), s.read, err)
 	if err != nil {
-		if ctx.Err() == nil {
-			e.note(next)
+		if ctx.Err() != nil {
+			e.ask(asked.again, asked.forget)
+			return nil, false, err
 		}
+		e.note(next)
 		return nil, false, err
 	}
 
@@ -348,17 +351,16 @@ func (e *environment) load(id string) (*Version, error) {
 }
 
 // drop asks for a scan that reads everything.
-func (e *environment) drop() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.scan.again, e.scan.forget = true, true
-}
+func (e *environment) drop() { e.ask(true, true) }
 
 // rescan asks for a scan that reads what changed.
-func (e *environment) rescan() {
+func (e *environment) rescan() { e.ask(true, false) }
+
+func (e *environment) ask(again, forget bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.scan.again = true
+	e.scan.again = e.scan.again || again
+	e.scan.forget = e.scan.forget || forget
 }
 
 // idle reports whether nobody has asked for the environment for long.

@@ -1,8 +1,5 @@
 package code
 
-// This file reads fileserver.conf and finds the folders of custom mounts
-// (puppet/file_serving/configuration/parser.rb, mount/file.rb).
-
 import (
 	"bytes"
 	"errors"
@@ -16,6 +13,9 @@ import (
 
 	"troupe/internal/puppet"
 )
+
+// This file reads fileserver.conf and finds the folders of custom mounts
+// (puppet/file_serving/configuration/parser.rb, mount/file.rb).
 
 // A FileMount is a section of fileserver.conf.
 type FileMount struct {

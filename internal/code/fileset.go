@@ -1,8 +1,5 @@
 package code
 
-// This file finds files and describes them, for snapshots and live folders alike
-// (puppet/file_serving/fileset.rb, metadata.rb, terminus_helper.rb).
-
 import (
 	"context"
 	"errors"
@@ -13,6 +10,9 @@ import (
 
 	"troupe/internal/fault"
 )
+
+// This file finds files and describes them, for snapshots and live folders alike
+// (puppet/file_serving/fileset.rb, metadata.rb, terminus_helper.rb).
 
 // A folder is where metadata is read from: a branch of a version, or a live
 // folder of a custom mount. Paths are relative, "" is the folder itself, and

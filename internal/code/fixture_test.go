@@ -1,7 +1,5 @@
 package code
 
-// This file lays out environments for tests.
-
 import (
 	"os"
 	"path/filepath"
@@ -11,6 +9,8 @@ import (
 
 	"troupe/internal/puppet"
 )
+
+// This file lays out environments for tests.
 
 // lay writes files below dir. A path that ends in "/" is a folder, a text that
 // begins with "-> " a link, one with "#!" an executable.

@@ -1,12 +1,12 @@
 package code
 
-// This file matches names against patterns as Ruby's File.fnmatch does without
-// flags, which is what the ignore parameter means.
-
 import (
 	"strings"
 	"unicode/utf8"
 )
+
+// This file matches names against patterns as Ruby's File.fnmatch does without
+// flags, which is what the ignore parameter means.
 
 // fnmatch reports whether the whole name matches. "*" and "?" do not match a
 // leading period; "\" takes the next character literally; "[a-c]", "[^a]" and

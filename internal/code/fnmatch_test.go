@@ -7,6 +7,8 @@ import (
 	"testing"
 )
 
+// This file compares patterns with Ruby's.
+
 func TestPatternsMatchAsRubysDo(t *testing.T) {
 	s := newSite(t, map[string]string{"environments/production/": ""})
 	patterns := []string{

@@ -1,7 +1,5 @@
 package code
 
-// This file lists environments as GET /puppet/v3/environments does.
-
 import (
 	"context"
 	"errors"
@@ -17,6 +15,8 @@ import (
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
+
+// This file lists environments as GET /puppet/v3/environments does.
 
 // EnvironmentInfo is one environment as it is configured now, scanned or not.
 type EnvironmentInfo struct {

@@ -1,8 +1,5 @@
 package code
 
-// This file serves the folders of custom mounts, which are live: they belong to
-// no version.
-
 import (
 	"errors"
 	"fmt"
@@ -16,6 +13,9 @@ import (
 
 	"troupe/internal/fault"
 )
+
+// This file serves the folders of custom mounts, which are live: they belong to
+// no version.
 
 // A liveFolder reads through os.Root, so neither ".." nor links lead out of it.
 type liveFolder struct {

@@ -1,8 +1,5 @@
 package code
 
-// This file writes down what a version is made of, so that a restarted process
-// serves it without reading every file again.
-
 import (
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +13,9 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
+
+// This file writes down what a version is made of, so that a restarted process
+// serves it without reading every file again.
 
 const (
 	manifestFile   = "manifest.json"

@@ -1,13 +1,13 @@
 package code
 
-// This file has the file_metadata model as agents see it
-// (puppet/file_serving/metadata.rb and base.rb).
-
 import (
 	"strconv"
 
 	"troupe/internal/puppet"
 )
+
+// This file has the file_metadata model as agents see it
+// (puppet/file_serving/metadata.rb and base.rb).
 
 // FileMetadata describes one file, folder or link of a mount.
 type FileMetadata struct {

@@ -1,13 +1,13 @@
 package code
 
-// This file counts what scans cost.
-
 import (
 	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// This file counts what scans cost.
 
 type metrics struct {
 	scans    *prometheus.CounterVec

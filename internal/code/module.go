@@ -1,8 +1,5 @@
 package code
 
-// This file knows modules: which folders are one, and what their metadata.json
-// says (puppet/module.rb, puppet/node/environment.rb).
-
 import (
 	"encoding/json"
 	"fmt"
@@ -10,6 +7,9 @@ import (
 	"regexp"
 	"strings"
 )
+
+// This file knows modules: which folders are one, and what their metadata.json
+// says (puppet/module.rb, puppet/node/environment.rb).
 
 // A Module is a folder of the modulepath.
 type Module struct {

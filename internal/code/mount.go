@@ -1,8 +1,5 @@
 package code
 
-// This file resolves a mount and a path to files, and answers requests for them
-// (puppet/file_serving/configuration.rb, mount/*.rb, indirector/file_server.rb).
-
 import (
 	"context"
 	"errors"
@@ -16,6 +13,9 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
+
+// This file resolves a mount and a path to files, and answers requests for them
+// (puppet/file_serving/configuration.rb, mount/*.rb, indirector/file_server.rb).
 
 // Metadata answers GET /puppet/v3/file_metadata/<mount>/<path>. Faults have
 // Puppet's words: NotFound where it answers 404, Failed where it answers 500.

@@ -1,7 +1,5 @@
 package code
 
-// This file compares answers with those of the real Puppet library.
-
 import (
 	"bytes"
 	"encoding/json"
@@ -21,6 +19,8 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
+
+// This file compares answers with those of the real Puppet library.
 
 // query is one request in the form that testdata/oracle.rb reads.
 type query struct {

@@ -1,8 +1,5 @@
 package code
 
-// This file lists plans (puppet/module/plan.rb,
-// info_service/plan_information_service.rb).
-
 import (
 	"context"
 	"encoding/json"
@@ -13,6 +10,9 @@ import (
 
 	"troupe/internal/fault"
 )
+
+// This file lists plans (puppet/module/plan.rb,
+// info_service/plan_information_service.rb).
 
 // A PlanDetail is the answer of GET /puppet/v3/plans/<module>/<plan>.
 type PlanDetail struct {

@@ -1,8 +1,5 @@
 package code
 
-// This file is what happens without being asked: changes are picked up before
-// the next request needs them, and old versions go.
-
 import (
 	"context"
 	"errors"
@@ -17,6 +14,9 @@ import (
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
+
+// This file is what happens without being asked: changes are picked up before
+// the next request needs them, and old versions go.
 
 const (
 	tick    = 250 * time.Millisecond // between looks at the queue of changes
@@ -131,11 +131,26 @@ func (r *Repo) prune() {
 			r.o.Log.Warn("cannot remove an old version", slog.Any(telemetry.KeyErr, err))
 		}
 	}
+	r.forgetRemoved(kept)
 	if removed == 0 {
 		return
 	}
 	if _, err := r.store.collect(); err != nil {
 		r.o.Log.Warn("cannot remove unused blobs", slog.Any(telemetry.KeyErr, err))
+	}
+}
+
+// forgetRemoved drops the state of environments that have neither folder nor
+// version.
+func (r *Repo) forgetRemoved(kept map[puppet.Environment]int) {
+	for _, e := range r.active() {
+		if kept[e.name] > 0 || r.folder(e.name) != "" {
+			continue
+		}
+		r.mu.Lock()
+		delete(r.environments, e.name)
+		r.mu.Unlock()
+		r.watch.forget(&e.watched)
 	}
 }
 

@@ -1,8 +1,5 @@
 package code
 
-// This file walks folders and turns them into nodes. Files whose stat is as at
-// the last scan are not read again.
-
 import (
 	"context"
 	"errors"
@@ -18,6 +15,9 @@ import (
 
 	"troupe/internal/fault"
 )
+
+// This file walks folders and turns them into nodes. Files whose stat is as at
+// the last scan are not read again.
 
 const (
 	maxDepth   = 100       // folders within folders

@@ -1,8 +1,5 @@
 package code
 
-// This file reads environment.conf and gives its settings their final values
-// (puppet/settings/environment_conf.rb and ini_file.rb).
-
 import (
 	"encoding/json"
 	"fmt"
@@ -14,6 +11,9 @@ import (
 
 	"troupe/internal/fault"
 )
+
+// This file reads environment.conf and gives its settings their final values
+// (puppet/settings/environment_conf.rb and ini_file.rb).
 
 // Settings are those of one environment, interpolated and with original paths.
 type Settings struct {

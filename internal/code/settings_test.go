@@ -13,8 +13,11 @@ import (
 	"troupe/internal/puppet"
 )
 
-func TestSettingsEqualPuppets(t *testing.T) {
-	confs := map[string]string{
+// This file compares settings with those that Puppet reads, and lists environments.
+
+// settingsConfs are environment.conf files by environment.
+func settingsConfs() map[string]string {
+	return map[string]string{
 		"none":      "",
 		"empty":     "# nothing\n\n",
 		"path":      "modulepath = site:modules:$basemodulepath\n",
@@ -36,6 +39,10 @@ func TestSettingsEqualPuppets(t *testing.T) {
 		"badttl":    "environment_timeout = soon\n",
 		"crlf":      "manifest = crlf\r\n",
 	}
+}
+
+func TestSettingsEqualPuppets(t *testing.T) {
+	confs := settingsConfs()
 	files := map[string]string{"environments/glob/many/a/": "", "environments/glob/many/b/": ""}
 	for name, text := range confs {
 		files["environments/"+name+"/manifests/site.pp"] = ""

@@ -1,7 +1,5 @@
 package code
 
-// This file turns a plan into a folder of hard links that Ruby workers read.
-
 import (
 	"bytes"
 	"crypto/sha256"
@@ -18,6 +16,8 @@ import (
 
 	"troupe/internal/puppet"
 )
+
+// This file turns a plan into a folder of hard links that Ruby workers read.
 
 // id names the content of a plan: SHA-256 over path, kind, executable bit and
 // content of every entry, in the order of paths within each root. Owners, times

@@ -1,7 +1,5 @@
 package code
 
-// This file serves the content that static catalogs name by code_id.
-
 import (
 	"context"
 	"errors"
@@ -12,6 +10,8 @@ import (
 
 	"troupe/internal/fault"
 )
+
+// This file serves the content that static catalogs name by code_id.
 
 // staticPath is what puppetserver lets through: <root>/<module>/<folder>/<rest>.
 var staticPath = regexp.MustCompile(`\A[^/]+/[^/]+/(files|tasks|scripts|lib)/(?s:.+)\z`)

@@ -1,7 +1,5 @@
 package code
 
-// This file keeps the content of files, each once, named by its SHA-256.
-
 import (
 	"bytes"
 	"crypto/rand"
@@ -19,6 +17,8 @@ import (
 
 	"troupe/internal/fault"
 )
+
+// This file keeps the content of files, each once, named by its SHA-256.
 
 // snapshots is the folder of blobs and versions; DESIGN.md draws it.
 type snapshots struct {

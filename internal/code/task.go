@@ -1,8 +1,5 @@
 package code
 
-// This file lists tasks and describes one (puppet/module/task.rb,
-// info_service/task_information_service.rb, puppetserver's master_core.clj).
-
 import (
 	"context"
 	"encoding/json"
@@ -16,6 +13,9 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/telemetry"
 )
+
+// This file lists tasks and describes one (puppet/module/task.rb,
+// info_service/task_information_service.rb, puppetserver's master_core.clj).
 
 // A Task is one line of GET /puppet/v3/tasks.
 type Task struct {

@@ -1,8 +1,5 @@
 package code
 
-// This file is the tree of one version in memory: what was seen when the folder
-// was scanned.
-
 import (
 	"encoding/hex"
 	"io/fs"
@@ -10,6 +7,9 @@ import (
 	"strings"
 	"time"
 )
+
+// This file is the tree of one version in memory: what was seen when the folder
+// was scanned.
 
 // A kind of node. Nothing else is part of a version.
 type kind uint8

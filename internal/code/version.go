@@ -1,7 +1,5 @@
 package code
 
-// This file is one immutable state of one environment.
-
 import (
 	"path/filepath"
 	"slices"
@@ -11,6 +9,8 @@ import (
 
 	"troupe/internal/puppet"
 )
+
+// This file is one immutable state of one environment.
 
 // A Version is one state of an environment and of the module folders that it
 // uses. It never changes; the paths below Root can be read by the Ruby workers.

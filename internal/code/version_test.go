@@ -2,6 +2,7 @@ package code
 
 import (
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -17,10 +18,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
+
+// This file follows versions through their life.
 
 // read returns the content that the version serves.
 func read(t testing.TB, v *Version, mount, path string) string {
@@ -209,9 +213,8 @@ func TestARestartReadsOnlyWhatChanged(t *testing.T) {
 		return os.Chtimes(path, past, past)
 	}))
 	old := s.current(t)
-	// Files that changed within the last second are read again, so let the cache
-	// of the first process be of a time when they were old.
-	s.repo.environment("production").settled(t)
+	old.plan.calm()
+	must(t, s.repo.store.writeManifest(old.Root, "production", old.plan))
 
 	registry := prometheus.NewRegistry()
 	s.repo = s.open(t, func(o *Options) { o.Registerer = registry })
@@ -230,13 +233,8 @@ func TestARestartReadsOnlyWhatChanged(t *testing.T) {
 	}
 }
 
-// settled marks the files of the current version as unchanged for long and
-// rewrites its manifest, as a scan a second later would.
-func (e *environment) settled(t *testing.T) {
-	t.Helper()
-	v := e.current()
-	name, p, err := e.r.store.readManifest(v.ID)
-	must(t, err)
+// calm marks every file as unchanged for long, as a scan a second later would.
+func (p *plan) calm() {
 	var walk func(n *node)
 	walk = func(n *node) {
 		n.recent = false
@@ -244,8 +242,9 @@ func (e *environment) settled(t *testing.T) {
 			walk(c)
 		}
 	}
-	walk(p.tree.roots[0].node)
-	must(t, e.r.store.writeManifest(v.Root, name, p))
+	for _, r := range p.tree.roots {
+		walk(r.node)
+	}
 }
 
 func counter(t *testing.T, registry *prometheus.Registry, name string) float64 {
@@ -293,6 +292,21 @@ func TestAnotherUserCanReadTheSnapshotAndNothingCanBeWritten(t *testing.T) {
 	must(t, err)
 	if m.Mode != 0o600 || m.Path != s.path("environments/production/modules/a/files/f") {
 		t.Errorf("metadata has mode %o and path %s, want the original's", m.Mode, m.Path)
+	}
+}
+
+func TestOnlyTheWorkersGroupReadsTheFolderOfVersions(t *testing.T) {
+	group := os.Getegid()
+	if group == 0 {
+		group = 65534
+	}
+	dir := filepath.Join(t.TempDir(), "versions")
+	_, err := New(Options{EnvironmentPath: []string{t.TempDir()}, Dir: dir, Group: group})
+	must(t, err)
+	var st unix.Stat_t
+	must(t, unix.Stat(dir, &st))
+	if st.Mode&0o777 != 0o750 || int(st.Gid) != group {
+		t.Errorf("mode is %o and group %d, want 750 and %d", st.Mode&0o777, st.Gid, group)
 	}
 }
 
@@ -377,6 +391,40 @@ func TestAVersionIsConsistentWhileFilesChange(t *testing.T) {
 	}
 	stop()
 	writers.Wait()
+}
+
+func TestRequestsAreAnsweredWhileVersionsComeAndGo(t *testing.T) {
+	s := newSite(t, map[string]string{"environments/production/modules/a/files/f": "0"}, func(o *Options) { o.Keep = 1 })
+	s.current(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				v, err := s.repo.Current(t.Context(), "production")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				v.Retain()
+				m, err := v.Metadata(t.Context(), "modules", "a/f", MetadataOptions{ChecksumType: "md5"})
+				text := read(t, v, "modules", "a/f")
+				if want := fmt.Sprintf("{md5}%x", md5.Sum([]byte(text))); err != nil || m.Checksum != want {
+					t.Errorf("metadata says %s (%v), content %q has %s", m.Checksum, err, text, want)
+				}
+				v.Release()
+			}
+		})
+	}
+	for i := range 5 {
+		must(t, os.WriteFile(s.path("environments/production/modules/a/files/f"), fmt.Append(nil, i), 0o644))
+		v := s.current(t)
+		old := time.Now().Add(-time.Hour)
+		must(t, os.Chtimes(v.Root, old, old))
+		s.repo.prune()
+	}
+	stop()
+	readers.Wait()
 }
 
 func TestRunPicksUpChangesAheadOfRequests(t *testing.T) {

@@ -1,9 +1,5 @@
 package code
 
-// This file notices changes through inotify. It reads the kernel's queue itself,
-// when somebody asks: a change that was made before a request is then always
-// seen by it, which a queue drained by another goroutine could not promise.
-
 import (
 	"encoding/binary"
 	"errors"
@@ -16,6 +12,10 @@ import (
 
 	"troupe/internal/telemetry"
 )
+
+// This file notices changes through inotify. It reads the kernel's queue itself,
+// when somebody asks: a change that was made before a request is then always
+// seen by it, which a queue drained by another goroutine could not promise.
 
 const watchMask = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_ATTRIB |
 	unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF |

@@ -62,6 +62,7 @@ type CA struct {
 	Enabled                      bool
 	Name                         string
 	KeyType                      string
+	Hierarchy                    string
 	TTL                          time.Duration
 	Autosign                     string // "true", "false", or the path of an allow-list or an executable
 	AutosignTimeout              time.Duration
@@ -115,6 +116,9 @@ type Retention struct {
 // Facts.Age is forgotten with everything that belongs to it.
 type Store struct {
 	Facts, Catalogs, Reports, Compiles, Bucket Retention
+
+	JournalAge    time.Duration // of the journal's bulk stream
+	InactiveAfter time.Duration // a silent node's exported resources vanish
 }
 
 // HTTP configures limits of the agent-facing API.

@@ -51,6 +51,7 @@ func (c *Config) settings() []setting {
 		{key: "ca.enabled", value: boolValue{&c.CA.Enabled}, fallback: "true"},
 		{key: "ca.name", value: textValue{p: &c.CA.Name}},
 		{key: "ca.key_type", value: textValue{p: &c.CA.KeyType, oneOf: append(keyTypes(), "")}},
+		{key: "ca.hierarchy", value: textValue{p: &c.CA.Hierarchy, oneOf: []string{"cross-signed", "intermediate", "single", ""}}},
 		{key: "ca.ttl", value: durationValue{&c.CA.TTL}, fallback: "5y"},
 		{key: "ca.autosign", value: textValue{p: &c.CA.Autosign}, fallback: "false"},
 		{key: "ca.autosign_timeout", value: durationValue{&c.CA.AutosignTimeout}},
@@ -85,6 +86,9 @@ func (c *Config) settings() []setting {
 		{key: "store.reports.age", value: durationValue{&c.Store.Reports.Age}},
 		{key: "store.compiles.count", value: intValue{&c.Store.Compiles.Count}},
 		{key: "store.bucket.age", value: durationValue{&c.Store.Bucket.Age}},
+
+		{key: "store.journal_age", value: durationValue{&c.Store.JournalAge}},
+		{key: "store.inactive_after", value: durationValue{&c.Store.InactiveAfter}},
 
 		{key: "http.max_body.facts", value: sizeValue{&c.HTTP.MaxBody.Facts}},
 		{key: "http.max_body.report", value: sizeValue{&c.HTTP.MaxBody.Report}},

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 )
 
 // remoteBuckets are the titles of filebuckets on the server: those whose path is false.
@@ -30,7 +29,7 @@ func (r *run) backUp(ctx context.Context, path string, old managed) error {
 	}
 	sum := newHash(r.agent.dialect.digest)
 	sum.Write(old.content)
-	key := r.agent.dialect.digest + "/" + hex.EncodeToString(sum.Sum(nil)) + "/" + strings.TrimPrefix(path, "/")
+	key := r.agent.dialect.digest + "/" + hex.EncodeToString(sum.Sum(nil)) + "/" + path // an absolute path: two slashes
 	q := request{
 		kind: "bucket", method: http.MethodHead, accept: "application/octet-stream",
 		target: r.agent.dialect.target(api+"/file_bucket_file/"+key, r.environment),

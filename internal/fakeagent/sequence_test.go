@@ -4,6 +4,7 @@ package fakeagent_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -69,6 +70,33 @@ func TestRunsAskWhatRealAgentsAsk(t *testing.T) {
 	}
 }
 
+func TestBackupsGoToTheBucketAsRealAgentsSendThem(t *testing.T) {
+	s := siteStub(t)
+	agent, err := fakeagent.New(node, s.address(), fakeagent.Options{Generation: fakeagent.Puppet7, Environment: "backup"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{"old", "new"} {
+		s.requests()
+		s.catalog = `{"environment":"backup","catalog_uuid":"u","resources":[{"type":"Filebucket","title":"main","parameters":{"path":false}},
+			{"type":"File","title":"/srv/agent/sandbox/kept","parameters":{"content":"` + content + `\n","backup":"main"}}]}`
+		mustRun(t, agent)
+	}
+	if diff := cmp.Diff(bucketRequests(readRecording(t, "testdata/7.23/backup-run.json")), bucketRequests(masked(t, s.requests()))); diff != "" {
+		t.Errorf("requests to the filebucket differ (-real agent +fake agent):\n%s", diff)
+	}
+}
+
+func bucketRequests(all []recorded) []recorded {
+	var found []recorded
+	for _, r := range all {
+		if strings.Contains(r.Target, "/file_bucket_file/") {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
 // readRecording leaves the connection out, which depends on how slow the server was, and sorts nothing: order counts.
 func readRecording(t *testing.T, path string) []recorded {
 	t.Helper()
@@ -128,8 +156,10 @@ func shape(t *testing.T, body string) string {
 		return "object of " + strings.Join(keys(t, body), ", ")
 	case strings.HasPrefix(body, "-----BEGIN"):
 		return "PEM" + strings.Trim(strings.SplitN(body, "\n", 2)[0], "-")
+	case body == "":
+		return ""
 	default:
-		return body
+		return fmt.Sprintf("%d bytes", len(body))
 	}
 }
 

@@ -354,27 +354,28 @@ func openOnce(dir string) int {
 
 func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	for name, tt := range map[string]struct {
-		spoil func(t *testing.T, path string)
+		spoil func(path string) error
 		want  string
 	}{
-		"newer format": {func(t *testing.T, path string) { pragma(t, path, "user_version = 99") }, "start a newer troupe"},
-		"other file":   {func(t *testing.T, path string) { pragma(t, path, "application_id = 1") }, "is not a journal"},
-		"not SQLite": {func(t *testing.T, path string) {
-			if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
-				t.Fatal(err)
-			}
+		"newer format": {func(path string) error { return setPragma(path, "user_version = 99") }, "start a newer troupe"},
+		"other file":   {func(path string) error { return setPragma(path, "application_id = 1") }, "is not a journal"},
+		"not SQLite": {func(path string) error {
+			return os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600)
 		}, "restore the folder from a backup"},
+		"of another user": {func(path string) error { return os.Chown(filepath.Dir(path), 12345, -1) }, "belongs to user 12345"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "of another user" && os.Geteuid() != 0 {
+				return // only root can give a folder away
+			}
 			dir := t.TempDir()
 			j, err := Open(dir, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := j.Close(); err != nil {
+			if err := errors.Join(j.Close(), tt.spoil(filepath.Join(dir, fileName))); err != nil {
 				t.Fatal(err)
 			}
-			tt.spoil(t, filepath.Join(dir, fileName))
 			_, err = Open(dir, Options{})
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error is %v, want %q in it", err, tt.want)
@@ -383,18 +384,13 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	}
 }
 
-func pragma(t *testing.T, path, set string) {
-	t.Helper()
+func setPragma(path, set string) error {
 	db, err := openSQLite(path, 1)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if _, err := db.Exec("PRAGMA " + set); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	_, err = db.Exec("PRAGMA " + set)
+	return errors.Join(err, db.Close())
 }
 
 func TestFilesAreForTheirOwnerOnly(t *testing.T) {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -59,32 +60,9 @@ func (j *Journal) pruneSome(ctx context.Context, c chainRow, before Time) (remov
 	}
 	defer func() { err = errors.Join(err, rollback(tx)) }()
 
-	// Times grow along a chain, so the first young record ends what may go.
-	var number uint64
-	var hash []byte
-	rows, err := tx.QueryContext(ctx, `SELECT number, time, hash FROM record
-		WHERE chain = ?1 AND number < (SELECT last FROM chain WHERE id = ?1) ORDER BY number LIMIT ?2`, c.id, pruneStep)
-	if err != nil {
+	number, hash, removed, err := oldest(ctx, tx, c, before)
+	if err != nil || removed == 0 {
 		return 0, err
-	}
-	for rows.Next() {
-		var n uint64
-		var t Time
-		var h []byte
-		if err := rows.Scan(&n, &t, &h); err != nil {
-			return 0, errors.Join(err, rows.Close())
-		}
-		if t >= before {
-			break
-		}
-		number, hash = n, h
-		removed++
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return 0, err
-	}
-	if removed == 0 {
-		return 0, nil
 	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM record WHERE chain = ? AND number <= ?`, c.id, number); err != nil {
 		return 0, err
@@ -92,5 +70,32 @@ func (j *Journal) pruneSome(ctx context.Context, c chainRow, before Time) (remov
 	if _, err := tx.ExecContext(ctx, `UPDATE chain SET base = ?, base_hash = ? WHERE id = ?`, number, hash, c.id); err != nil {
 		return 0, err
 	}
-	return removed, tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return 0, err
+	}
+	return removed, nil
+}
+
+// oldest finds how far the records from the beginning of a chain are older than
+// before: the last such number, its hash, and how many there are, up to pruneStep.
+func oldest(ctx context.Context, tx *sql.Tx, c chainRow, before Time) (number uint64, hash []byte, n int, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT number, time, hash FROM record
+		WHERE chain = ?1 AND number < (SELECT last FROM chain WHERE id = ?1) ORDER BY number LIMIT ?2`, c.id, pruneStep)
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var at Time
+		var next uint64
+		var h []byte
+		if err := rows.Scan(&next, &at, &h); err != nil {
+			return 0, nil, 0, err
+		}
+		if at >= before { // times grow along a chain
+			break
+		}
+		number, hash, n = next, h, n+1
+	}
+	return number, hash, n, rows.Err()
 }

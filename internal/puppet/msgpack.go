@@ -152,7 +152,7 @@ func appendFloat(out []byte, v float64) ([]byte, error) {
 	}
 	start := len(out)
 	out = strconv.AppendFloat(out, v, 'g', -1, 64)
-	if bytes.IndexAny(out[start:], ".e") < 0 {
+	if !bytes.ContainsAny(out[start:], ".e") {
 		out = append(out, ".0"...)
 	}
 	return out, nil

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,13 +30,15 @@ type front struct {
 	cert      atomic.Pointer[tls.Certificate]
 	http      *http.Server
 	listener  net.Listener
-	grace     time.Duration
+	limits    frontLimits
 }
 
 // frontLimits bound what one client may hold on to.
 type frontLimits struct {
 	header, read, write, idle time.Duration
 	grace                     time.Duration
+	minTLS                    uint16
+	ciphers                   []uint16 // of TLS 1.2; nil means Go's choice
 }
 
 // frontLimitsOf takes the operator's limits, or ours. Half an
@@ -44,11 +47,30 @@ func frontLimitsOf(cfg *config.Config) frontLimits {
 	return frontLimits{
 		header: cmp.Or(cfg.HTTP.HeaderTimeout, 30*time.Second), read: cmp.Or(cfg.HTTP.ReadTimeout, 10*time.Minute),
 		write: cmp.Or(cfg.HTTP.WriteTimeout, 30*time.Minute), idle: cmp.Or(cfg.HTTP.IdleTimeout, time.Minute), grace: frontGrace,
+		minTLS: minTLS(cfg.TLS.Min), ciphers: cipherSuites(cfg.TLS.Ciphers),
 	}
 }
 
+func minTLS(version string) uint16 {
+	if version == "1.3" {
+		return tls.VersionTLS13
+	}
+	return tls.VersionTLS12
+}
+
+// cipherSuites turns names that config has checked into Go's numbers.
+func cipherSuites(names []string) []uint16 {
+	var ids []uint16
+	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+		if slices.Contains(names, s.Name) {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
 func newFront(authority *ca.Authority, cert *tls.Certificate, l frontLimits, log *slog.Logger) *front {
-	f := &front{authority: authority, grace: l.grace}
+	f := &front{authority: authority, limits: l}
 	f.cert.Store(cert)
 	f.http = &http.Server{
 		ReadHeaderTimeout: l.header,
@@ -95,11 +117,11 @@ func (f *front) run(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.grace)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.limits.grace)
 	defer cancel()
 	err := f.http.Shutdown(stop)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("requests still running after %v were cut", f.grace), f.http.Close())
+		err = errors.Join(fmt.Errorf("requests still running after %v were cut", f.limits.grace), f.http.Close())
 	}
 	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
 		err = errors.Join(err, serr)
@@ -109,7 +131,8 @@ func (f *front) run(ctx context.Context) error {
 
 func (f *front) tlsConfig() *tls.Config {
 	base := &tls.Config{
-		MinVersion:       tls.VersionTLS12,
+		MinVersion:       f.limits.minTLS,
+		CipherSuites:     f.limits.ciphers,
 		NextProtos:       []string{"http/1.1"},
 		ClientAuth:       tls.VerifyClientCertIfGiven,
 		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.cert.Load(), nil },

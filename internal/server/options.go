@@ -21,13 +21,13 @@ import (
 func storeOptions(cfg *config.Config, m *member) store.Options {
 	return store.Options{
 		ReportAge: cfg.Store.Reports.Age, CompilesPerNode: cfg.Store.Compiles.Count, CatalogsPerNode: cfg.Store.Catalogs.Count,
-		ForgetAfter: cfg.Store.Facts.Age, BucketAge: cfg.Store.Bucket.Age, MaxBucketFile: cfg.HTTP.MaxBody.Bucket,
+		ForgetAfter: cfg.Store.Facts.Age, JournalAge: cfg.Store.JournalAge, InactiveAfter: cfg.Store.InactiveAfter, BucketAge: cfg.Store.Bucket.Age, MaxBucketFile: cfg.HTTP.MaxBody.Bucket,
 		Log: m.log, Registerer: m.registry,
 	}
 }
 
 func caOptions(cfg *config.Config, m *member) ca.Options {
-	return ca.Options{Name: cfg.CA.Name, KeyType: ca.KeyType(cfg.CA.KeyType), Policy: caPolicy(cfg), Log: m.log}
+	return ca.Options{Name: cfg.CA.Name, KeyType: ca.KeyType(cfg.CA.KeyType), Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg), Log: m.log}
 }
 
 func caPolicy(cfg *config.Config) ca.Policy {

@@ -79,6 +79,9 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if err := m.openFront(ctx); err != nil {
 		return errors.Join(err, m.close())
 	}
+	for _, n := range cfg.Notes {
+		m.log.Warn("a setting of Puppet's files is not followed", "note", n)
+	}
 	m.log.Info("member starts", "certname", cfg.Certname, "data", cfg.Data, "listen", m.front.listener.Addr().String(),
 		"version", o.Version, "origin", string(m.journal.Origin()))
 	err = runStages(ctx, append(m.stages(),
@@ -258,12 +261,14 @@ func (m *member) handler() http.Handler {
 		Metrics: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), Beans: m.beans, Version: m.engine.Stats().Puppet, Log: m.log,
 	}).Handler()
 	mux := http.NewServeMux()
-	mux.Handle("/puppet-ca/v1/", certificates)
+	if m.cfg.Load().CA.Enabled {
+		mux.Handle("/puppet-ca/v1/", certificates)
+	}
 	mux.Handle("/status/v1/", status)
 	mux.Handle("/metrics", status)
 	mux.Handle("/metrics/", status)
 	mux.Handle("/", agents)
-	return logged(mux, m.log, newRequestMetrics(m.registry))
+	return logged(authz.Normalize(mux), m.log, newRequestMetrics(m.registry))
 }
 
 // runFront tells the world that the member serves, serves, and takes it back

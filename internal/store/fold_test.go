@@ -243,28 +243,27 @@ func until(tb testing.TB, what string, ok func() bool) {
 
 func TestWhatIsOldIsForgotten(t *testing.T) {
 	m := newMemberAt(t, time.UnixMilli(1_790_000_000_000), Options{})
-	ctx := t.Context()
-	must(t, m.SaveFacts(ctx, facts("n", `{}`), "m"))
-	must(t, m.SaveCatalog(ctx, CatalogMeta{Certname: "n"}, catalog("u", "1", "x"), []puppet.Resource{service("s")}))
-	must(t, m.SaveENC(ctx, "n", []byte("x")))
-	_, err := m.SaveReport(ctx, report("n", "u", "changed"))
+	must(t, m.SaveFacts(t.Context(), facts("n", `{}`), "m"))
+	must(t, m.SaveCatalog(t.Context(), CatalogMeta{Certname: "n"}, catalog("u", "1", "x"), []puppet.Resource{service("s")}))
+	must(t, m.SaveENC(t.Context(), "n", []byte("x")))
+	_, err := m.SaveReport(t.Context(), report("n", "u", "changed"))
 	must(t, err)
-	must(t, m.BucketPut(ctx, "md5", helloMD5, "/etc/motd", strings.NewReader("hello")))
+	must(t, m.BucketPut(t.Context(), "md5", helloMD5, "/etc/motd", strings.NewReader("hello")))
 
 	type left struct{ active, all, exported, reports, bucket, records int }
 	check := func(what string, want left) {
 		t.Helper()
-		must(t, m.retain(ctx))
+		must(t, m.retain(t.Context()))
 		var got left
-		active, err := m.Nodes(ctx, NodeQuery{})
+		active, err := m.Nodes(t.Context(), NodeQuery{})
 		must(t, err)
-		all, err := m.Nodes(ctx, NodeQuery{Inactive: true})
+		all, err := m.Nodes(t.Context(), NodeQuery{Inactive: true})
 		must(t, err)
-		reports, err := m.Reports(ctx, ReportQuery{})
+		reports, err := m.Reports(t.Context(), ReportQuery{})
 		must(t, err)
-		has, err := m.BucketHas(ctx, "md5", helloMD5)
+		has, err := m.BucketHas(t.Context(), "md5", helloMD5)
 		must(t, err)
-		recs, err := m.journal.Read(ctx, m.journal.Origin(), journal.Bulk, 0, 100)
+		recs, err := m.journal.Read(t.Context(), m.journal.Origin(), journal.Bulk, 0, 100)
 		must(t, err)
 		got = left{len(active), len(all), len(titles(t, m.DB, ResourceQuery{Type: "nagios_service"})), len(reports), 0, len(recs)}
 		if has {
@@ -279,7 +278,7 @@ func TestWhatIsOldIsForgotten(t *testing.T) {
 	check("after 4 days", left{1, 1, 1, 1, 1, 1})
 	m.now = m.now.Add(11 * day)
 	check("after 15 days", left{0, 1, 0, 0, 1, 1})
-	must(t, m.SaveFacts(ctx, facts("n", `{}`), "m"))
+	must(t, m.SaveFacts(t.Context(), facts("n", `{}`), "m"))
 	check("heard of again", left{1, 1, 1, 0, 1, 1})
 	m.now = m.now.Add(76 * day)
 	check("after 91 days", left{0, 1, 0, 0, 0, 1})
@@ -288,7 +287,7 @@ func TestWhatIsOldIsForgotten(t *testing.T) {
 	if _, err := os.Stat(m.bucketPath(helloSHA256)); !os.IsNotExist(err) {
 		t.Errorf("the content is still on the disk: %v", err)
 	}
-	if v, err := m.journal.Verify(ctx, nil); err != nil || !v.OK() {
+	if v, err := m.journal.Verify(t.Context(), nil); err != nil || !v.OK() {
 		t.Errorf("verification = %+v, %v", v, err)
 	}
 }

@@ -151,7 +151,7 @@ func (db *DB) removeBucket(ctx context.Context) error {
 }
 
 // pruneJournal removes old bulk records, but only when everything is folded in
-// and the tables themselves are on the disk.
+// and the tables themselves are on the disk; otherwise the next time will do.
 func (db *DB) pruneJournal(ctx context.Context) error {
 	if err := db.foldAll(ctx); err != nil {
 		return err
@@ -159,10 +159,15 @@ func (db *DB) pruneJournal(ctx context.Context) error {
 	if err := db.takeFold(ctx); err != nil {
 		return err
 	}
-	_, err := db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	var busy bool
+	var frames, moved int
+	err := db.write.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved)
 	db.endFold()
 	if err != nil {
 		return fmt.Errorf("checkpoint store: %w", err)
+	}
+	if busy {
+		return nil // a query is reading
 	}
 	n, err := db.journal.Prune(ctx, journal.Bulk, db.o.Now().Add(-db.o.JournalAge))
 	db.metrics.removed.WithLabelValues("journal records").Add(float64(n))

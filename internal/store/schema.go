@@ -21,12 +21,12 @@ const (
 )
 
 // migrations lead from an empty file to the present tables; PRAGMA user_version
-// counts those that were done. A line is never changed once it was released.
-//
+// counts those that were done. A step is never changed once it was released.
+func migrations() []string { return []string{firstTables} }
+
 // A stamp orders records of all origins: eight bytes of journal time, then the
 // origin. It is a blob so that SQLite compares it as one value; the empty one is before all.
-func migrations() []string {
-	return []string{`
+const firstTables = `
 CREATE TABLE position (
 	origin TEXT    NOT NULL,
 	stream INTEGER NOT NULL,
@@ -156,8 +156,7 @@ CREATE TABLE bucket_path (
 	stamp  BLOB NOT NULL,
 	PRIMARY KEY (sha256, path)
 ) STRICT, WITHOUT ROWID;
-`}
-}
+`
 
 // migrate brings the tables up to date, one transaction for each step.
 func migrate(ctx context.Context, db *sql.DB) error {

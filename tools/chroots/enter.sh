@@ -3,7 +3,7 @@
 #
 # usage (as root): enter.sh RELEASE PROGRAM [ARGUMENT]...
 #
-# The program sees /proc, a /tmp of its own, and TROUPE_BIND (a list of folders of the machine, separated by colons) at
+# The program sees /proc, /sys, a /tmp of its own, and TROUPE_BIND (a list of folders of the machine, separated by colons) at
 # the same paths. The mounts live in a mount namespace of their own and end with the program: nothing stays mounted, and a signal or
 # an exit status passes through because every step replaces the shell. The network is that of the caller, so a
 # server on the machine's loopback address is reachable.
@@ -22,6 +22,7 @@ exec unshare --mount --propagation private sh -eu -c '
 	root=$1
 	shift
 	mount -t proc proc "$root/proc"
+	mount -t sysfs -o ro sysfs "$root/sys"
 	mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" # also takes the mount points below, which so leave no trace
 	IFS=:
 	for folder in ${TROUPE_BIND:-}; do

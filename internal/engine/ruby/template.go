@@ -61,7 +61,7 @@ func (p *Pool) keepTemplate(ctx context.Context, l launch, t *template) {
 			case <-ctx.Done():
 				t.stop(p.o.Log)
 				return
-			case <-t.exited:
+			case <-t.control.gone: // it has ended, or nothing can be asked of it any more
 				t.stop(p.o.Log)
 				p.setTemplate(nil)
 				p.o.Log.Error("ruby template died", slog.Any(telemetry.KeyErr, t.state))

@@ -189,16 +189,20 @@ func (w *worker) spent(e event, o Options) bool {
 	return w.dead.Load() || e.Memory || e.Leaving || e.Strays || w.requests >= o.MaxRequests || e.Resident > o.MaxMemory
 }
 
-// awaitExit waits until a process has ended. It need not be our child.
-func awaitExit(process *os.Process, limit time.Duration) {
+// awaitExit waits until a process has ended, and says whether it has. It need not
+// be our child.
+func awaitExit(process *os.Process, limit time.Duration) bool {
 	end := time.Now().Add(limit)
-	// Without a handle the process was gone when it was looked for.
-	_ = process.WithHandle(func(fd uintptr) { //nolint:errcheck // see above
-		for left := limit; left > 0; left = time.Until(end) {
-			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1) // #nosec G115 -- a descriptor
-			if !errors.Is(err, unix.EINTR) {
+	exited := false
+	err := process.WithHandle(func(fd uintptr) {
+		for left := limit; left > 0 && !exited; left = time.Until(end) {
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} // #nosec G115 -- a descriptor
+			n, err := unix.Poll(fds, int(left.Milliseconds())+1)
+			if err != nil && !errors.Is(err, unix.EINTR) {
 				return
 			}
+			exited = n > 0
 		}
 	})
+	return exited || err != nil // without a handle it was gone when it was looked for
 }

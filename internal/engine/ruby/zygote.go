@@ -70,9 +70,9 @@ func (p *Pool) acquire(ctx context.Context, q engine.Request) (*zygote, error) {
 			select {
 			case p.starts <- z:
 			case <-p.closed:
-				p.abandon(z, errClosing())
+				p.abandon(z)
 			case <-ctx.Done():
-				p.abandon(z, errWaiting(ctx))
+				p.abandon(z)
 			}
 		}
 
@@ -85,13 +85,19 @@ func (p *Pool) acquire(ctx context.Context, q engine.Request) (*zygote, error) {
 			p.release(z)
 			return nil, errWaiting(ctx)
 		}
-		if z.err != nil {
-			p.release(z)
+		if z.err == nil {
+			return z, nil
+		}
+		p.release(z)
+		if !errors.Is(z.err, errAbandoned) || ctx.Err() != nil {
 			return nil, z.err
 		}
-		return z, nil
 	}
 }
+
+// errAbandoned is the end of a zygote whose first request went away before Run
+// could start it. Others that waited for it begin again.
+var errAbandoned = fault.New(fault.Unavailable, "the request ended before its code version was loaded")
 
 func errWaiting(ctx context.Context) error {
 	return fault.Wrap(fault.Unavailable, ctx.Err(), "the request ended while its code version was being loaded")
@@ -163,11 +169,11 @@ func (p *Pool) retire(z *zygote) {
 }
 
 // abandon is for a zygote that never got to Run.
-func (p *Pool) abandon(z *zygote, err error) {
+func (p *Pool) abandon(z *zygote) {
 	p.mu.Lock()
 	p.retire(z)
 	p.mu.Unlock()
-	z.err = err
+	z.err = errAbandoned
 	z.version.Release()
 	close(z.ready)
 }
@@ -321,11 +327,14 @@ func (p *Pool) openZygote(ctx context.Context, z *zygote, log *slog.Logger) erro
 	return nil
 }
 
+// warmLimit bounds one warming compile: requests may be waiting for the end.
+const warmLimit = time.Minute
+
 // warmZygote compiles catalogs of nodes that were seen lately. A catalog that
 // does not compile does no harm.
 func (p *Pool) warmZygote(ctx context.Context, z *zygote, log *slog.Logger) error {
+	limit := min(p.o.Deadline, warmLimit)
 	for _, q := range p.warmRequests(ctx, z, log) {
-		limit := p.o.Deadline
 		command, err := newCompileCommand("warm", q, limit)
 		if err != nil {
 			log.Debug("warming request skipped", slog.Any(telemetry.KeyErr, err))
@@ -370,12 +379,15 @@ func (p *Pool) endZygote(z *zygote, log *slog.Logger) {
 	select {
 	case <-z.control.gone:
 	case <-timer.C:
-		killGroup(z.process, log)
 	}
 	if err := z.control.conn.Close(); err != nil {
 		log.Debug("ruby zygote was closed before", slog.Any(telemetry.KeyErr, err))
 	}
-	awaitExit(z.process, stopGrace)
+	if !awaitExit(z.process, stopGrace) {
+		log.Warn("ruby zygote is killed", slog.Int("pid", z.process.Pid))
+		killGroup(z.process, log)
+		awaitExit(z.process, stopGrace)
+	}
 }
 
 // logMessages puts what Puppet said outside of a compile into our own log.

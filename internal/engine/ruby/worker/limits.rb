@@ -23,6 +23,12 @@ module Troupe
       Process.setrlimit(:CPU, (used + seconds).ceil + 1, Process.getrlimit(:CPU).last)
     end
 
+    # Ends the limit of cpu: a zygote works on between its compiles.
+    def any_cpu
+      hardest = Process.getrlimit(:CPU).last
+      Process.setrlimit(:CPU, hardest, hardest)
+    end
+
     # Resident memory in bytes.
     def resident
       File.read('/proc/self/statm').split[1].to_i * PAGE

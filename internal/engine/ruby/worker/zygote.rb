@@ -59,7 +59,10 @@ module Troupe
     # The catalog is thrown away: what counts is what it made Puppet load.
     def warm(request)
       Server.channel = @channel
+      Limits.memory(@limits['memory'])
+      Limits.cpu(request['deadline'])
       head, = @compilation.compile(request)
+      Limits.any_cpu
       @channel.write('event' => 'warmed', 'message' => head['message'].to_s, 'logs' => head['logs'], 'timings' => head['timings'])
     end
 
