@@ -61,6 +61,10 @@ func (a *API) compile(r *http.Request) (any, error) {
 			break
 		}
 	}
+	external, err := a.m.Classifier.External(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	version, err := a.m.Code.Current(ctx, env)
 	if err != nil {
 		return nil, err
@@ -71,7 +75,7 @@ func (a *API) compile(r *http.Request) (any, error) {
 	start := time.Now()
 	result, err := a.m.Compiler.Compile(ctx, engine.Request{
 		Certname: name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
-		Trusted:     puppet.Trusted{Authenticated: "remote", Certname: name, Hostname: name.Hostname(), Domain: name.Domain()},
+		Trusted:     puppet.Trusted{Authenticated: "remote", Certname: name, Hostname: name.Hostname(), Domain: name.Domain(), External: external},
 		ServerFacts: map[string]string{"servername": a.m.Name, "environment": string(env)},
 		Rich:        true, Patient: true,
 	})

@@ -50,13 +50,17 @@ func (a *API) getCatalog(w http.ResponseWriter, q *request) error {
 	if node.Environment != requested && q.params.Has("check_environment") && q.params.Get("check_environment") != "false" {
 		return write(w, q, f, emptyCatalog(name, node.Environment))
 	}
+	trusted := q.id.Trusted()
+	if trusted.External, err = a.nodes.External(ctx, name); err != nil {
+		return err
+	}
 	version.Retain()
 	defer version.Release()
 
 	c := compilation{
 		request: engine.Request{
 			Certname: name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
-			Trusted: q.id.Trusted(), ServerFacts: a.serverFacts(version.Environment),
+			Trusted: trusted, ServerFacts: a.serverFacts(version.Environment),
 			TransactionUUID: q.params.Get("transaction_uuid"), JobID: q.params.Get("job_uuid"),
 			Rich: f.rich(), Static: q.flag("static_catalog") && version.Settings.StaticCatalogs,
 			Patient: !obeysRetryAfter(q.Request),

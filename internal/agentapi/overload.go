@@ -13,15 +13,16 @@ import (
 
 // This file spreads agents that come when there is too much to do.
 
-// askToComeBack tells the agent when to try again: at the time that the fault
-// names, or at a random one, so that a herd does not return as a herd.
+// askToComeBack tells the agent when to try again: between once and twice the time
+// that the fault names, or at a random one, so that a herd does not return as one.
 func (a *API) askToComeBack(w http.ResponseWriter, r *http.Request, err error) {
 	if !obeysRetryAfter(r) {
 		return
 	}
 	seconds := 1 + rand.IntN(max(1, int(a.o.MaxRetryAfter/time.Second))) //nolint:gosec // spread, not secrecy
 	if e, ok := errors.AsType[*fault.Error](err); ok && e.After > 0 {
-		seconds = int((e.After + time.Second - 1) / time.Second)
+		after := int((e.After + time.Second - 1) / time.Second)
+		seconds = after + rand.IntN(after+1) //nolint:gosec // spread, not secrecy
 	}
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	w.Header().Set("Connection", "close")

@@ -33,6 +33,7 @@ type Node struct {
 // Options tunes a Classifier. The zero value makes every node plain.
 type Options struct {
 	Command     string        // the ENC and its arguments, split at spaces as Puppet does; "" or "none" means no ENC
+	External    string        // trusted_external_command: an executable or a folder of them; "" means none
 	Env         []string      // added to the ENC's small environment, as KEY=value
 	Timeout     time.Duration // for one answer; 0 means 30s
 	MaxOutput   int           // bytes of one answer; 0 means 4 MiB

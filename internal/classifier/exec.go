@@ -17,19 +17,29 @@ import (
 // This file runs the ENC: one argument more than its command, nothing on stdin,
 // a bounded answer on stdout, and an end at the deadline for it and its children.
 
-// run returns what the ENC printed.
+// run returns what the ENC printed. Its error is the one of
+// lib/puppet/indirector/exec.rb.
 func (c *Classifier) run(ctx context.Context, name puppet.Certname) ([]byte, error) {
+	out, err := c.execute(ctx, append(c.command[1:len(c.command):len(c.command)], string(name)), c.command[0])
+	if err != nil {
+		return nil, fault.Wrap(fault.Failed, err, "Failed to find %s via exec: %s", name, err)
+	}
+	return out, nil
+}
+
+// execute runs one of the operator's commands and returns what it printed. The
+// error's text is Puppet's ("Execution of … returned 1: …").
+func (c *Classifier) execute(ctx context.Context, args []string, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-ctx.Done():
-		return nil, c.failed(name, ctx.Err(), "waited longer than %s for a free slot", c.o.Timeout)
+		return nil, fmt.Errorf("waited longer than %s for a free slot: %w", c.o.Timeout, ctx.Err())
 	}
 
-	args := append(c.command[1:len(c.command):len(c.command)], string(name))
-	cmd := exec.CommandContext(ctx, c.command[0], args...) //nolint:gosec // the operator's own command; the certname is checked
+	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // the operator's own command; the certname is checked
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "LC_ALL=C"}, c.o.Env...)
 	// Its own process group, so that children die with it.
@@ -42,26 +52,20 @@ func (c *Classifier) run(ctx context.Context, name puppet.Certname) ([]byte, err
 
 	err := cmd.Run()
 	command := strings.Join(cmd.Args, " ")
-	printed := strings.TrimSpace(out.b.String())
 	switch {
 	case out.over:
-		return nil, c.failed(name, err, "Execution of '%s' printed more than %d bytes", command, c.o.MaxOutput)
+		return nil, fmt.Errorf("Execution of '%s' printed more than %d bytes", command, c.o.MaxOutput) //nolint:revive,staticcheck // Puppet's words
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil:
-		return nil, c.failed(name, err, "Execution of '%s' took longer than %s", command, c.o.Timeout)
+		return nil, fmt.Errorf("Execution of '%s' took longer than %s", command, c.o.Timeout) //nolint:revive,staticcheck // Puppet's words
 	case ctx.Err() != nil && err != nil:
-		return nil, c.failed(name, err, "Execution of '%s' was broken off", command)
+		return nil, fmt.Errorf("Execution of '%s' was broken off", command) //nolint:revive,staticcheck // Puppet's words
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
 		return out.b.Bytes(), nil
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() >= 0 {
-		return nil, c.failed(name, err, "Execution of '%s' returned %d: %s", command, exit.ExitCode(), printed)
+		return nil, fmt.Errorf("Execution of '%s' returned %d: %s", command, exit.ExitCode(), strings.TrimSpace(out.b.String())) //nolint:revive,staticcheck // Puppet's words
 	}
-	return nil, c.failed(name, err, "Execution of '%s' failed: %s", command, err)
-}
-
-// failed is the error of lib/puppet/indirector/exec.rb.
-func (c *Classifier) failed(name puppet.Certname, cause error, format string, args ...any) error {
-	return fault.Wrap(fault.Failed, cause, "Failed to find %s via exec: %s", name, fmt.Sprintf(format, args...))
+	return nil, fmt.Errorf("Execution of '%s' failed: %w", command, err) //nolint:revive,staticcheck // Puppet's words
 }
 
 // A boundedBuffer keeps at most max bytes and calls full when there are more.

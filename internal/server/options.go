@@ -53,7 +53,7 @@ func autosign(cfg *config.Config) ca.Autosign {
 func codeOptions(cfg *config.Config, m *member) (code.Options, error) {
 	o := code.Options{
 		EnvironmentPath: cfg.EnvironmentPath, BaseModulePath: cfg.BaseModulePath, Settings: cfg.Puppet,
-		Dir: m.folder("code"), Interval: cfg.Code.Interval, Keep: cfg.Code.Keep, Log: m.log, Registerer: m.registry,
+		Dir: m.folder("versions"), Interval: cfg.Code.Interval, Keep: cfg.Code.Keep, Log: m.log, Registerer: m.registry,
 	}
 	if cfg.FileserverConf == "" {
 		return o, nil
@@ -76,7 +76,8 @@ func engineOptions(cfg *config.Config, m *member) ruby.Options {
 }
 
 func classifierOptions(cfg *config.Config, m *member) classifier.Options {
-	return classifier.Options{Command: cfg.Classifier.Command, Timeout: cfg.Classifier.Timeout, Cache: m.store, Log: m.log}
+	return classifier.Options{Command: cfg.Classifier.Command, Timeout: cfg.Classifier.Timeout, Cache: m.store, Log: m.log,
+		External: cfg.Engine.Settings["trusted_external_command"]}
 }
 
 // guardOptions reads auth.conf, or takes the default rules when there is none.

@@ -164,6 +164,9 @@ func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err er
 	if err := os.MkdirAll(cfg.Data, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("create the data folder: %w", err)
 	}
+	if err := ownEnvironment(cfg); err != nil {
+		return nil, err
+	}
 	m.journal, err = journal.Open(m.folder("journal"), journal.Options{Log: m.log, Registerer: m.registry})
 	if err != nil {
 		return nil, err
@@ -198,6 +201,20 @@ func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err er
 	}
 	m.guard = authz.NewGuard(guard)
 	return m, nil
+}
+
+// ownEnvironment makes an empty production environment when nobody has said where
+// environments are: agents of a new member get an empty catalog, not an error.
+// Puppet makes one too. Folders that an operator named are left alone.
+func ownEnvironment(cfg *config.Config) error {
+	own := filepath.Join(cfg.Data, "code", "environments")
+	if !slices.Contains(cfg.EnvironmentPath, own) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Join(own, "production", "manifests"), 0o755); err != nil { //nolint:gosec // code is for all to read
+		return fmt.Errorf("create the first environment: %w", err)
+	}
+	return nil
 }
 
 // folder is where a part keeps its state.

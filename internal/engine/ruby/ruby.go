@@ -162,10 +162,14 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer lifeline.Close() //nolint:errcheck // only the children read it
 	l.lifeline = lifeline
 
-	// Processes outlive ctx until the last compile has ended.
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	var processes sync.WaitGroup
-	defer processes.Wait()
+	// Processes outlive ctx until the last compile has ended: zygotes end first,
+	// their parent last.
+	parentLife, endParent := context.WithCancel(context.WithoutCancel(ctx))
+	life, end := context.WithCancel(parentLife)
+	var parent, zygotes sync.WaitGroup
+	defer parent.Wait()
+	defer endParent()
+	defer zygotes.Wait()
 	defer end()
 	defer p.beginClosing()
 
@@ -174,14 +178,14 @@ func (p *Pool) Run(ctx context.Context) error {
 		return err
 	}
 	p.serve(t)
-	processes.Go(func() { p.keepTemplate(life, l, t) })
+	parent.Go(func() { p.keepTemplate(parentLife, l, t) })
 
 	ticker := time.NewTicker(housekeeping)
 	defer ticker.Stop()
 	for {
 		select {
 		case z := <-p.starts:
-			processes.Go(func() { p.runZygote(life, z) })
+			zygotes.Go(func() { p.runZygote(life, z) })
 		case <-ticker.C:
 			p.retireSuperseded(time.Now())
 		case <-ctx.Done():
