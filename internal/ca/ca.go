@@ -243,7 +243,8 @@ func (a *Authority) append(ctx context.Context, drafts ...journal.Draft) error {
 // the same as long as the issuer does: agents may pin their sum (ca_fingerprint).
 func (a *Authority) Bundle() []byte { return a.issuer.Load().bundlePEM }
 
-// Pool returns every certificate that may issue clients.
+// Pool returns the certificates that issue clients: the issuer's own, without
+// those above it.
 func (a *Authority) Pool() *x509.CertPool { return a.issuer.Load().pool }
 
 // Issuer returns the certificate that signs agents.

@@ -28,15 +28,15 @@ import (
 )
 
 // openJournal opens a journal that is closed at the test's end.
-func openJournal(t testing.TB, dir string) *journal.Journal {
-	t.Helper()
+func openJournal(tb testing.TB, dir string) *journal.Journal {
+	tb.Helper()
 	j, err := journal.Open(dir, journal.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := j.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return j
@@ -55,34 +55,34 @@ type bench struct {
 	j    *journal.Journal
 }
 
-func newBench(t testing.TB, o Options) *bench {
-	t.Helper()
-	b := &bench{dir: t.TempDir(), jdir: t.TempDir()}
-	b.j = openJournal(t, b.jdir)
-	b.open(t, o)
+func newBench(tb testing.TB, o Options) *bench {
+	tb.Helper()
+	b := &bench{dir: tb.TempDir(), jdir: tb.TempDir()}
+	b.j = openJournal(tb, b.jdir)
+	b.open(tb, o)
 	return b
 }
 
-func (b *bench) open(t testing.TB, o Options) {
-	t.Helper()
-	a, err := Open(t.Context(), b.dir, b.j, o)
+func (b *bench) open(tb testing.TB, o Options) {
+	tb.Helper()
+	a, err := Open(tb.Context(), b.dir, b.j, o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	b.Authority = a
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := a.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 }
 
-func (b *bench) reopen(t testing.TB, o Options) {
-	t.Helper()
+func (b *bench) reopen(tb testing.TB, o Options) {
+	tb.Helper()
 	if err := b.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.open(t, o)
+	b.open(tb, o)
 }
 
 // A csrSpec is a request to be made.
@@ -94,12 +94,12 @@ type csrSpec struct {
 	extensions []pkix.Extension
 }
 
-func (s csrSpec) pem(t testing.TB) []byte {
-	t.Helper()
+func (s csrSpec) pem(tb testing.TB) []byte {
+	tb.Helper()
 	if s.key == nil {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		s.key = key
 	}
@@ -107,54 +107,54 @@ func (s csrSpec) pem(t testing.TB) []byte {
 		Subject: pkix.Name{CommonName: s.cn}, DNSNames: s.dns, IPAddresses: s.ips, ExtraExtensions: s.extensions,
 	}, s.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return requestPEM(der)
 }
 
-func textExtension(t testing.TB, oid asn1.ObjectIdentifier, value string) pkix.Extension {
-	t.Helper()
+func textExtension(tb testing.TB, oid asn1.ObjectIdentifier, value string) pkix.Extension {
+	tb.Helper()
 	der, err := asn1.MarshalWithParams(value, "utf8")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return pkix.Extension{Id: oid, Value: der}
 }
 
-func (b *bench) submit(t testing.TB, cn string) {
-	t.Helper()
-	if err := b.SubmitRequest(t.Context(), cn, csrSpec{cn: cn}.pem(t)); err != nil {
-		t.Fatalf("submit request of %s: %v", cn, err)
+func (b *bench) submit(tb testing.TB, cn string) {
+	tb.Helper()
+	if err := b.SubmitRequest(tb.Context(), cn, csrSpec{cn: cn}.pem(tb)); err != nil {
+		tb.Fatalf("submit request of %s: %v", cn, err)
 	}
 }
 
-func (b *bench) sign(t testing.TB, cn string) *x509.Certificate {
-	t.Helper()
-	b.submit(t, cn)
-	if err := b.Sign(t.Context(), puppet.Certname(cn), 0); err != nil {
-		t.Fatalf("sign %s: %v", cn, err)
+func (b *bench) sign(tb testing.TB, cn string) *x509.Certificate {
+	tb.Helper()
+	b.submit(tb, cn)
+	if err := b.Sign(tb.Context(), puppet.Certname(cn), 0); err != nil {
+		tb.Fatalf("sign %s: %v", cn, err)
 	}
-	return b.certificate(t, cn)
+	return b.certificate(tb, cn)
 }
 
-func (b *bench) certificate(t testing.TB, cn string) *x509.Certificate {
-	t.Helper()
-	text, err := b.Certificate(t.Context(), cn)
+func (b *bench) certificate(tb testing.TB, cn string) *x509.Certificate {
+	tb.Helper()
+	text, err := b.Certificate(tb.Context(), cn)
 	if err != nil {
-		t.Fatalf("get certificate of %s: %v", cn, err)
+		tb.Fatalf("get certificate of %s: %v", cn, err)
 	}
 	certs, err := parseCertificates(text)
 	if err != nil || len(certs) != 1 {
-		t.Fatalf("certificate of %s: %d blocks, %v", cn, len(certs), err)
+		tb.Fatalf("certificate of %s: %d blocks, %v", cn, len(certs), err)
 	}
 	return certs[0]
 }
 
-func (b *bench) states(t testing.TB) map[string]string {
-	t.Helper()
-	all, err := b.Statuses(t.Context(), "")
+func (b *bench) states(tb testing.TB) map[string]string {
+	tb.Helper()
+	all, err := b.Statuses(tb.Context(), "")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	states := map[string]string{}
 	for _, s := range all {
@@ -163,23 +163,23 @@ func (b *bench) states(t testing.TB) map[string]string {
 	return states
 }
 
-func wantFault(t testing.TB, err error, kind fault.Kind, msg string) {
-	t.Helper()
+func wantFault(tb testing.TB, err error, kind fault.Kind, msg string) {
+	tb.Helper()
 	if fault.KindOf(err) != kind || fault.Message(err) != msg {
-		t.Errorf("error is kind %d, %q (%v)\nwant kind %d, %q", fault.KindOf(err), fault.Message(err), err, kind, msg)
+		tb.Errorf("error is kind %d, %q (%v)\nwant kind %d, %q", fault.KindOf(err), fault.Message(err), err, kind, msg)
 	}
 }
 
 // listed returns the serials of the issuer's published list.
-func (b *bench) listed(t testing.TB) []string {
-	t.Helper()
+func (b *bench) listed(tb testing.TB) []string {
+	tb.Helper()
 	block, _ := pem.Decode(b.CRLs())
 	l, err := x509.ParseRevocationList(block.Bytes)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := l.CheckSignatureFrom(b.Issuer()); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var all []string
 	for _, e := range l.RevokedCertificateEntries {
@@ -423,6 +423,41 @@ func TestTheKeyIsSealed(t *testing.T) {
 	}
 }
 
+func TestTheSealingKeyMayComeFromSystemd(t *testing.T) {
+	credentials := t.TempDir()
+	writeText(t, filepath.Join(credentials, sealCredential), 0o400, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n")
+	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
+	b := newBench(t, testOptions())
+	if _, err := os.Stat(filepath.Join(b.dir, sealKeyName)); err == nil {
+		t.Error("a sealing key was made beside systemd's")
+	}
+	b.reopen(t, testOptions())
+	b.sign(t, "web1.example.test")
+}
+
+func TestARootIsNotTrustedForClients(t *testing.T) {
+	o := testOptions()
+	o.Hierarchy = Intermediate
+	b := newBench(t, o)
+	root := b.issuer.Load().ancestors()[0]
+	key, err := b.vault.open(root.SubjectKeyId)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &creation{now: time.Now(), lifetime: year, origin: "x"}
+	der, err := c.certify("web1.example.test", key.Public(), root.Subject.CommonName, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sibling, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sibling.Verify(x509.VerifyOptions{Roots: b.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
+		t.Error("what the root issued beside the issuer is accepted as a client")
+	}
+}
+
 func TestStatusesHavePuppetserversKeysAndOrder(t *testing.T) {
 	o := testOptions()
 	o.Policy.AllowAuthorizationExtensions, o.Policy.AllowSubjectAltNames = true, true
@@ -473,22 +508,22 @@ func TestStatusesHavePuppetserversKeysAndOrder(t *testing.T) {
 	}
 }
 
-func objectKeys(t testing.TB, raw []byte) []string {
-	t.Helper()
+func objectKeys(tb testing.TB, raw []byte) []string {
+	tb.Helper()
 	var keys []string
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if _, err := d.Token(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for d.More() {
 		k, err := d.Token()
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		keys = append(keys, k.(string))
 		var skip json.RawMessage
 		if err := d.Decode(&skip); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return keys

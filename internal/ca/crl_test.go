@@ -12,11 +12,11 @@ import (
 	"troupe/internal/journal"
 )
 
-func parsePublished(t testing.TB, text []byte) []*x509.RevocationList {
-	t.Helper()
+func parsePublished(tb testing.TB, text []byte) []*x509.RevocationList {
+	tb.Helper()
 	all, err := parseLists(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return all
 }

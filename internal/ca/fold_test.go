@@ -16,47 +16,47 @@ import (
 	"troupe/internal/telemetry"
 )
 
-func mustName(t testing.TB, s string) puppet.Certname {
-	t.Helper()
+func mustName(tb testing.TB, s string) puppet.Certname {
+	tb.Helper()
 	name, err := puppet.ParseCertname(s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return name
 }
 
 // A history is the records of two members that signed, revoked and cleaned the
 // same names without hearing from each other.
-func newHistory(t testing.TB) []journal.Record {
-	t.Helper()
+func newHistory(tb testing.TB) []journal.Record {
+	tb.Helper()
 	o := testOptions()
 	o.Policy.AllowDuplicateCerts = true
-	b := newBench(t, o)
-	ctx := t.Context()
+	b := newBench(tb, o)
+	ctx := tb.Context()
 	for _, name := range []string{"a", "b", "c", "d"} {
-		b.sign(t, name)
+		b.sign(tb, name)
 	}
 	for _, step := range []error{b.Revoke(ctx, "a"), b.Delete(ctx, "b"), b.Revoke(ctx, "c")} {
 		if step != nil {
-			t.Fatal(step)
+			tb.Fatal(step)
 		}
 	}
 	if _, err := b.Clean(ctx, "c", "d"); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.sign(t, "a")
-	b.submit(t, "d")
-	b.submit(t, "d")
-	b.submit(t, "e")
+	b.sign(tb, "a")
+	b.submit(tb, "d")
+	b.submit(tb, "d")
+	b.submit(tb, "e")
 	if err := b.DeleteRequest(ctx, "e"); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := b.Revoke(ctx, "e"); fault.KindOf(err) != fault.NotFound {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	all, err := b.j.Read(ctx, b.j.Origin(), journal.State, 0, 1000)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	// Every second record is given to another member.
 	for i := range all {
@@ -68,51 +68,51 @@ func newHistory(t testing.TB) []journal.Record {
 }
 
 // foldAll folds records into a fresh projection and returns its tables as text.
-func foldAll(t testing.TB, records []journal.Record) string {
-	t.Helper()
-	p := &projection{path: t.TempDir() + "/ca.db", log: telemetry.Discard(nil)}
-	if err := p.reset(t.Context()); err != nil {
-		t.Fatal(err)
+func foldAll(tb testing.TB, records []journal.Record) string {
+	tb.Helper()
+	p := &projection{path: tb.TempDir() + "/ca.db", log: telemetry.Discard(nil)}
+	if err := p.reset(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 	defer p.close()
 	for chunk := range slices.Chunk(records, 3) {
-		tx, err := p.write.BeginTx(t.Context(), nil)
+		tx, err := p.write.BeginTx(tb.Context(), nil)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		f := &fold{tx: tx, log: p.log}
 		for _, r := range chunk {
-			if err := f.apply(t.Context(), r); err != nil {
-				t.Fatal(err)
+			if err := f.apply(tb.Context(), r); err != nil {
+				tb.Fatal(err)
 			}
 		}
-		if err := f.finish(t.Context(), "any", 1); err != nil {
-			t.Fatal(err)
+		if err := f.finish(tb.Context(), "any", 1); err != nil {
+			tb.Fatal(err)
 		}
 		if err := tx.Commit(); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	var text strings.Builder
 	for _, table := range []string{"setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest"} {
-		dump(t.Context(), t, p, table, &text)
+		dump(tb.Context(), tb, p, table, &text)
 	}
 	return text.String()
 }
 
-func dump(ctx context.Context, t testing.TB, p *projection, table string, out *strings.Builder) {
-	t.Helper()
+func dump(ctx context.Context, tb testing.TB, p *projection, table string, out *strings.Builder) {
+	tb.Helper()
 	rows, err := p.read.QueryContext(ctx, "SELECT * FROM "+table+" ORDER BY 1, 2")
 	if table == "cleaned" || table == "done" {
 		rows, err = p.read.QueryContext(ctx, "SELECT * FROM "+table+" ORDER BY 1")
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer rows.Close()
 	columns, err := rows.Columns()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for rows.Next() {
 		values := make([]any, len(columns))
@@ -120,7 +120,7 @@ func dump(ctx context.Context, t testing.TB, p *projection, table string, out *s
 			values[i] = new(any)
 		}
 		if err := rows.Scan(values...); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		fmt.Fprint(out, table)
 		for _, v := range values {
@@ -129,7 +129,7 @@ func dump(ctx context.Context, t testing.TB, p *projection, table string, out *s
 		fmt.Fprintln(out)
 	}
 	if err := rows.Err(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 

@@ -23,7 +23,7 @@ func FuzzRequest(f *testing.F) {
 			}
 			return
 		}
-		if _, err := (requestStatus("x", csr)).MarshalJSON(); err != nil {
+		if _, err := requestStatus("x", csr).MarshalJSON(); err != nil {
 			t.Fatal(err)
 		}
 		p := Policy{AllowSubjectAltNames: true, AllowAuthorizationExtensions: true, AllowAutoRenewal: true}

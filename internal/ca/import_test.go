@@ -31,75 +31,75 @@ type realFolder struct {
 	other *issuer
 }
 
-func newRealFolder(t testing.TB, h Hierarchy) realFolder {
-	t.Helper()
-	f := realFolder{dir: t.TempDir(), web3: big.NewInt(5), lost: big.NewInt(2)}
+func newRealFolder(tb testing.TB, h Hierarchy) realFolder {
+	tb.Helper()
+	f := realFolder{dir: tb.TempDir(), web3: big.NewInt(5), lost: big.NewInt(2)}
 	f.plan = &creation{now: time.Now().Add(-1000 * time.Hour), lifetime: 5 * year, keyType: RSA2048, hierarchy: h, name: "Puppet CA: old.example.test", origin: "old"}
 	made, err := f.plan.make()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if f.other, err = newIssuer(made.setup, 0); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	f.other.key = made.keys[made.setup.Key]
-	f.web1, f.web2 = f.leaf(t, "web1.example.test", 3), f.leaf(t, "web2.example.test", 4)
+	f.web1, f.web2 = f.leaf(tb, "web1.example.test", 3), f.leaf(tb, "web2.example.test", 4)
 
 	revokedAt := time.Now().Add(-10 * time.Hour)
 	spec := crlSpec{issuer: f.other.cert.RawSubject, keyID: f.other.cert.SubjectKeyId, number: big.NewInt(2), thisUpdate: time.Now().Add(-time.Hour), nextUpdate: time.Now().Add(5 * year)}
 	for _, n := range []*big.Int{f.web2.SerialNumber, f.lost} {
 		line, err := newEntry(revocation{Serial: serialText(n), At: revokedAt, Reason: 1})
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		spec.entries = append(spec.entries, line)
 	}
 	der, err := spec.sign(f.other.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if f.list, err = x509.ParseRevocationList(der); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	f.write(t, made, der)
+	f.write(tb, made, der)
 	return f
 }
 
-func (f realFolder) leaf(t testing.TB, name string, serial int64) *x509.Certificate {
-	t.Helper()
+func (f realFolder) leaf(tb testing.TB, name string, serial int64) *x509.Certificate {
+	tb.Helper()
 	key, err := newKey(EC256)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	spec := certificateSpec{serial: big.NewInt(serial), publicKey: key.Public()}
 	spec.notBefore, spec.notAfter = validity(f.plan.now, 5*year)
 	if spec.extensions, err = leafExtensions(f.other, key.Public(), altNames{}.with(name), nil); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if spec.subject, err = commonName(name); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	der, err := spec.sign(f.other.cert.RawSubject, f.other.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return cert
 }
 
-func (f realFolder) write(t testing.TB, made foundation, list []byte) {
-	t.Helper()
+func (f realFolder) write(tb testing.TB, made foundation, list []byte) {
+	tb.Helper()
 	for _, dir := range []string{dirSigned, dirRequests} {
 		if err := os.Mkdir(filepath.Join(f.dir, dir), 0o750); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	key, err := encodeKey(f.other.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	lists := string(listPEM(list))
 	for _, a := range made.ancestors {
@@ -116,23 +116,23 @@ func (f realFolder) write(t testing.TB, made foundation, list []byte) {
 		"signed/web1.example.test.pem":      string(certificatePEM(f.web1.Raw)),
 		"signed/web2.example.test.pem":      string(certificatePEM(f.web2.Raw)),
 		"signed/broken.example.test.pem":    "no certificate",
-		"signed/stranger.example.test.pem":  string(realFile(t, "leaf.pem")),
+		"signed/stranger.example.test.pem":  string(realFile(tb, "leaf.pem")),
 		"signed/.web9.example.test.pem.swp": "an editor's",
-		"requests/web4.example.test.pem":    string(csrSpec{cn: "web4.example.test"}.pem(t)),
+		"requests/web4.example.test.pem":    string(csrSpec{cn: "web4.example.test"}.pem(tb)),
 	} {
-		writeText(t, filepath.Join(f.dir, name), 0o640, text)
+		writeText(tb, filepath.Join(f.dir, name), 0o640, text)
 	}
 }
 
-func (f realFolder) importInto(t testing.TB) (*bench, Imported) {
-	t.Helper()
-	b := &bench{dir: t.TempDir(), jdir: t.TempDir()}
-	b.j = openJournal(t, b.jdir)
-	got, err := ImportFolder(t.Context(), b.dir, b.j, f.dir, Options{})
+func (f realFolder) importInto(tb testing.TB) (*bench, Imported) {
+	tb.Helper()
+	b := &bench{dir: tb.TempDir(), jdir: tb.TempDir()}
+	b.j = openJournal(tb, b.jdir)
+	got, err := ImportFolder(tb.Context(), b.dir, b.j, f.dir, Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.open(t, Options{})
+	b.open(tb, Options{})
 	return b, got
 }
 

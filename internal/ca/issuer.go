@@ -145,9 +145,9 @@ func newIssuer(s setupRecord, at journal.Time) (*issuer, error) {
 		return nil, errors.New("the bundle is empty")
 	}
 	i := &issuer{cert: bundle[0], bundle: bundle, bundlePEM: []byte(s.Bundle), pool: x509.NewCertPool(), infra: s.Infra}
-	for _, c := range bundle {
-		i.pool.AddCert(c)
-	}
+	// Only the issuer is trusted for clients, not what stands above it: a root may
+	// have issued other authorities, whose certificates are no agents.
+	i.pool.AddCert(i.cert)
 	if s.Cross != "" {
 		cross, err := parseCertificates([]byte(s.Cross))
 		if err != nil || len(cross) != 1 {

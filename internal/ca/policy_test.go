@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"troupe/internal/fault"
+	"troupe/internal/journal"
 	"troupe/internal/puppet"
 )
 
@@ -53,14 +54,18 @@ func TestRefusalsHavePuppetserversWords(t *testing.T) {
 		{"two dots", Policy{}, "", csrSpec{cn: "a..b"}, "Subject hostname format is invalid"},
 		{"underscore", Policy{}, "", csrSpec{cn: "_a_.b_c"}, ""},
 		{
-			"alternative names", Policy{}, "",
+			"alternative names",
+			Policy{},
+			"",
 			csrSpec{cn: "a.example.test", dns: []string{"x", "a.example.test"}, ips: []net.IP{net.IPv4(10, 0, 0, 1)}},
 			"CSR 'a.example.test' contains extra subject alternative names (IP:10.0.0.1, DNS:x), which are disallowed. To allow subject alternative names, set allow-subject-alt-names to true in your ca.conf file." + againText,
 		},
 		{"alternative names allowed", allowAll, "", csrSpec{cn: "a.example.test", dns: []string{"x"}}, ""},
 		{"wildcard as alternative name", allowAll, "", csrSpec{cn: "a.example.test", dns: []string{"*.x"}}, "Cert subjectAltName contains a wildcard, which is not allowed: *.x"},
 		{
-			"authorization", Policy{}, "",
+			"authorization",
+			Policy{},
+			"",
 			csrSpec{cn: "a.example.test", extensions: []pkix.Extension{textExtension(t, authorization, "x")}},
 			"CSR 'a.example.test' contains an authorization extension, which is disallowed. To allow authorization extensions, set allow-authorization-extensions to true in your ca.conf file." + againText,
 		},
@@ -154,6 +159,27 @@ func TestDuplicatesReplaceWhenAllowed(t *testing.T) {
 	}
 }
 
+func TestARequestThatWaitsIsNotStoredTwice(t *testing.T) {
+	o := testOptions()
+	o.Policy.AllowDuplicateCerts = true
+	b := newBench(t, o)
+	csr := csrSpec{cn: "a.example.test"}.pem(t)
+	var last uint64
+	for i := range 3 {
+		if err := b.SubmitRequest(t.Context(), "a.example.test", csr); err != nil {
+			t.Fatal(err)
+		}
+		n, err := b.j.Last(t.Context(), b.j.Origin(), journal.State)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && n != last {
+			t.Errorf("the same request was written to the journal again: %d records, then %d", last, n)
+		}
+		last = n
+	}
+}
+
 func TestTheAutosignListIsReadAsPuppetserverReadsIt(t *testing.T) {
 	for _, test := range []struct {
 		line, name string
@@ -215,10 +241,10 @@ echo no >&2; head -c 1000000 /dev/zero; exit 1
 	}
 }
 
-func writeText(t testing.TB, path string, mode os.FileMode, text string) {
-	t.Helper()
+func writeText(tb testing.TB, path string, mode os.FileMode, text string) {
+	tb.Helper()
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 

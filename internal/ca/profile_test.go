@@ -14,32 +14,32 @@ import (
 // The files in testdata/puppetserver were made by puppetserver 7.9.5's own
 // functions (create-agent-extensions, sign-certificate, revoke-multiple).
 
-func realFile(t testing.TB, name string) []byte {
-	t.Helper()
+func realFile(tb testing.TB, name string) []byte {
+	tb.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "puppetserver", name))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
 
-func realBlock(t testing.TB, name string) []byte {
-	t.Helper()
-	block, _ := pem.Decode(realFile(t, name))
+func realBlock(tb testing.TB, name string) []byte {
+	tb.Helper()
+	block, _ := pem.Decode(realFile(tb, name))
 	if block == nil {
-		t.Fatalf("%s has no PEM block", name)
+		tb.Fatalf("%s has no PEM block", name)
 	}
 	return block.Bytes
 }
 
-func realIssuer(t testing.TB) *issuer {
-	t.Helper()
-	i, err := newIssuer(setupRecord{Bundle: string(realFile(t, "ca.pem"))}, 0)
+func realIssuer(tb testing.TB) *issuer {
+	tb.Helper()
+	i, err := newIssuer(setupRecord{Bundle: string(realFile(tb, "ca.pem"))}, 0)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if i.key, err = parseKey(realFile(t, "cakey.pem")); err != nil {
-		t.Fatal(err)
+	if i.key, err = parseKey(realFile(tb, "cakey.pem")); err != nil {
+		tb.Fatal(err)
 	}
 	return i
 }

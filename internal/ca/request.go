@@ -1,8 +1,10 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"database/sql"
 	"encoding/hex"
 	"encoding/pem"
@@ -41,20 +43,9 @@ func (a *Authority) SubmitRequest(ctx context.Context, name string, csrPEM []byt
 		return err
 	}
 
-	old, err := a.requests(ctx, certname)
+	pending, err := a.store(ctx, certname, csr)
 	if err != nil {
 		return err
-	}
-	id, err := newRequestID()
-	if err != nil {
-		return err
-	}
-	d, err := draft(kindRequest, string(certname), requestRecord{ID: id, Certname: string(certname), DER: csr.Raw})
-	if err != nil {
-		return err
-	}
-	if err := a.append(ctx, d); err != nil {
-		return fmt.Errorf("store request of %s: %w", certname, err)
 	}
 	if !a.autosigns(ctx, policy.Autosign, certname, csrPEM) {
 		a.log.InfoContext(ctx, "certificate requested", telemetry.KeyCertname, string(certname))
@@ -63,8 +54,43 @@ func (a *Authority) SubmitRequest(ctx context.Context, name string, csrPEM []byt
 	if _, err := policy.judge(name, csr); err != nil {
 		return err
 	}
-	_, err = a.issueRequest(ctx, certname, csr, policy.ttl(csr), append(old, id))
+	_, err = a.issueRequest(ctx, certname, csr, policy.ttl(csr), pending)
 	return err
+}
+
+// maxPending bounds the requests that wait for a person: anybody may send some.
+const maxPending = 100_000
+
+// store writes a request to the journal and returns the ids of all that wait
+// under its name. One that waits already byte by byte is not written again:
+// agents that wait for their certificate send it every two minutes.
+func (a *Authority) store(ctx context.Context, name puppet.Certname, csr *x509.CertificateRequest) (pending []string, err error) {
+	waiting, err := a.requestDER(ctx, string(name))
+	if err != nil {
+		return nil, err
+	}
+	if pending, err = a.requests(ctx, name); err != nil || bytes.Equal(waiting, csr.Raw) {
+		return pending, err
+	}
+	var count int
+	if err := a.db.read.QueryRowContext(ctx, "SELECT count(*) FROM request").Scan(&count); err != nil {
+		return nil, fmt.Errorf("count requests: %w", err)
+	}
+	if count >= maxPending {
+		return nil, fault.New(fault.Unavailable, "%d certificate requests wait for an operator, and no more are taken: sign or delete some", count)
+	}
+	id, err := newRequestID()
+	if err != nil {
+		return nil, err
+	}
+	d, err := draft(kindRequest, string(name), requestRecord{ID: id, Certname: string(name), DER: csr.Raw})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.append(ctx, d); err != nil {
+		return nil, fmt.Errorf("store request of %s: %w", name, err)
+	}
+	return append(pending, id), nil
 }
 
 // checkDuplicate is validate-duplicate-cert-policy!.

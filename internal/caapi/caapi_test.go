@@ -31,52 +31,52 @@ type site struct {
 	agent     *x509.Certificate
 }
 
-func newSite(t testing.TB, p ca.Policy) *site {
-	t.Helper()
-	j, err := journal.Open(t.TempDir(), journal.Options{})
+func newSite(tb testing.TB, p ca.Policy) *site {
+	tb.Helper()
+	j, err := journal.Open(tb.TempDir(), journal.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	a, err := ca.Open(t.Context(), t.TempDir(), j, ca.Options{Name: "Puppet CA: puppet.example.test", KeyType: ca.EC256, Policy: p})
+	a, err := ca.Open(tb.Context(), tb.TempDir(), j, ca.Options{Name: "Puppet CA: puppet.example.test", KeyType: ca.EC256, Policy: p})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		for _, err := range []error{a.Close(), j.Close()} {
 			if err != nil {
-				t.Error(err)
+				tb.Error(err)
 			}
 		}
 	})
 	s := &site{authority: a, handler: New(a, authz.NewGuard(authz.GuardOptions{Revoked: a.Revoked}), Options{Version: "7.23.0"}).Handler()}
-	s.admin = s.generate(t, ca.GenerateRequest{Certname: "admin.example.test", Client: true})
-	s.agent = s.generate(t, ca.GenerateRequest{Certname: "agent.example.test"})
+	s.admin = s.generate(tb, ca.GenerateRequest{Certname: "admin.example.test", Client: true})
+	s.agent = s.generate(tb, ca.GenerateRequest{Certname: "agent.example.test"})
 	return s
 }
 
-func (s *site) generate(t testing.TB, g ca.GenerateRequest) *x509.Certificate {
-	t.Helper()
-	_, text, err := s.authority.Generate(t.Context(), g)
+func (s *site) generate(tb testing.TB, g ca.GenerateRequest) *x509.Certificate {
+	tb.Helper()
+	_, text, err := s.authority.Generate(tb.Context(), g)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	block, _ := pem.Decode(text)
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return cert
 }
 
-func csr(t testing.TB, cn string, dns []string, ips ...net.IP) string {
-	t.Helper()
+func csr(tb testing.TB, cn string, dns []string, ips ...net.IP) string {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: cn}, DNSNames: dns, IPAddresses: ips}, key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
@@ -95,8 +95,8 @@ type reply struct {
 	Body   string
 }
 
-func (s *site) do(t testing.TB, c call) (reply, http.Header) {
-	t.Helper()
+func (s *site) do(tb testing.TB, c call) (reply, http.Header) {
+	tb.Helper()
 	r := httptest.NewRequest(c.method, "https://puppet.example.test/puppet-ca/v1/"+c.path, strings.NewReader(c.body))
 	r.TLS = &tls.ConnectionState{}
 	if c.who != nil {
@@ -110,19 +110,19 @@ func (s *site) do(t testing.TB, c call) (reply, http.Header) {
 	s.handler.ServeHTTP(w, r)
 	body, err := io.ReadAll(w.Result().Body)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return reply{w.Code, w.Header().Get("Content-Type"), string(body)}, w.Header()
 }
 
-func (s *site) want(t testing.TB, c call, want reply) {
-	t.Helper()
-	got, header := s.do(t, c)
+func (s *site) want(tb testing.TB, c call, want reply) {
+	tb.Helper()
+	got, header := s.do(tb, c)
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s %s (-want +got):\n%s", c.method, c.path, diff)
+		tb.Errorf("%s %s (-want +got):\n%s", c.method, c.path, diff)
 	}
 	if v := header.Get("X-Puppet-Version"); v != "7.23.0" {
-		t.Errorf("%s %s: X-Puppet-Version is %q", c.method, c.path, v)
+		tb.Errorf("%s %s: X-Puppet-Version is %q", c.method, c.path, v)
 	}
 }
 
@@ -172,34 +172,41 @@ func TestCertificateStatusAnswersAsPuppetserver(t *testing.T) {
 		{"no state", call{"PUT", "certificate_status/x", s.admin, "{}", nil}, reply{400, liberator, `Missing required parameter "desired_state"`}},
 		{"list", call{"PUT", "certificate_status/x", s.admin, "[1]", nil}, reply{400, liberator, `Missing required parameter "desired_state"`}},
 		{
-			"unknown state", call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"lost"}`, nil},
+			"unknown state",
+			call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"lost"}`, nil},
 			reply{400, liberator, "State lost invalid; Must specify desired state of 'signed' or 'revoked' for host x."},
 		},
 		{
-			"ttl as text", call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed","cert_ttl":"1d"}`, nil},
+			"ttl as text",
+			call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed","cert_ttl":"1d"}`, nil},
 			reply{400, liberator, `cert_ttl specified for host x must be an integer, not "1d"`},
 		},
 		{
-			"ttl below one", call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed","cert_ttl":0}`, nil},
+			"ttl below one",
+			call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed","cert_ttl":0}`, nil},
 			reply{400, liberator, "cert_ttl specified for host x must be between 1 and 1576800000 seconds"},
 		},
 		{"form", call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed"}`, map[string]string{"Content-Type": "text/plain"}}, reply{415, liberator, "Unsupported media type."}},
 		{
-			"PSON", call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed"}`, map[string]string{"Content-Type": "text/pson; charset=utf-8"}},
+			"PSON",
+			call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed"}`, map[string]string{"Content-Type": "text/pson; charset=utf-8"}},
 			reply{404, byHand, "Invalid certificate subject."},
 		},
 		{"sign unknown", call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"signed"}`, nil}, reply{404, byHand, "Invalid certificate subject."}},
 		{"revoke unknown", call{"PUT", "certificate_status/x", s.admin, `{"desired_state":"revoked"}`, nil}, reply{404, byHand, "Invalid certificate subject."}},
 		{
-			"sign what is signed", call{"PUT", "certificate_status/agent.example.test", s.admin, `{"desired_state":"signed"}`, nil},
+			"sign what is signed",
+			call{"PUT", "certificate_status/agent.example.test", s.admin, `{"desired_state":"signed"}`, nil},
 			reply{409, byHand, "Cannot sign certificate for host agent.example.test without a certificate request"},
 		},
 		{
-			"revoke what is not signed", call{"PUT", "certificate_status/pending.example.test", s.admin, `{"desired_state":"revoked"}`, nil},
+			"revoke what is not signed",
+			call{"PUT", "certificate_status/pending.example.test", s.admin, `{"desired_state":"revoked"}`, nil},
 			reply{409, byHand, "Cannot revoke certificate for host pending.example.test without a signed certificate"},
 		},
 		{
-			"sign with alternative names", call{"PUT", "certificate_status/names.example.test", s.admin, `{"desired_state":"signed"}`, nil},
+			"sign with alternative names",
+			call{"PUT", "certificate_status/names.example.test", s.admin, `{"desired_state":"signed"}`, nil},
 			reply{409, byHand, "CSR 'names.example.test' contains extra subject alternative names (IP:10.0.0.1, DNS:cli1), which are disallowed. To allow subject alternative names, set allow-subject-alt-names to true in your ca.conf file. Then restart the puppetserver and try signing this certificate again."},
 		},
 		{"sign for a day", call{"PUT", "certificate_status/pending.example.test", s.admin, `{"desired_state":"signed","cert_ttl":86400}`, nil}, reply{204, "text/plain", ""}},

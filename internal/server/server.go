@@ -275,7 +275,7 @@ func (m *member) handler() http.Handler {
 	agents := agentapi.New(m.guard, m.code, m.engine, m.store, m.classifier, agentOptions(m.cfg.Load(), m)).Handler()
 	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.Stats().Puppet, Log: m.log}).Handler()
 	status := statusapi.New(m.guard, m.services(), statusapi.Options{
-		Metrics: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), Beans: m.beans, Version: m.engine.Stats().Puppet, Log: m.log,
+		Metrics: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), Beans: m.beans, Log: m.log,
 	}).Handler()
 	mux := http.NewServeMux()
 	if m.cfg.Load().CA.Enabled {

@@ -1,6 +1,7 @@
 package statusapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -25,35 +26,72 @@ type jolokiaRequest struct {
 	Path      string `json:"path,omitempty"`
 }
 
-func (a *API) jolokiaGet(w http.ResponseWriter, r *http.Request) error {
-	return writeJSON(w, http.StatusOK, a.jolokia(parseJolokiaPath(r.URL.EscapedPath())))
+// jolokiaAnswer has either a value or an error; Status is an HTTP status.
+type jolokiaAnswer struct {
+	Request   *jolokiaRequest `json:"request,omitempty"`
+	Value     any             `json:"value,omitempty"`
+	Timestamp int64           `json:"timestamp,omitempty"`
+	Status    int             `json:"status"`
+	ErrorType string          `json:"error_type,omitempty"`
+	Error     string          `json:"error,omitempty"`
 }
 
+func (a *API) jolokiaGet(w http.ResponseWriter, r *http.Request) error {
+	return writeJSON(w, http.StatusOK, jolokia(a.beans(), parseJolokiaPath(r.URL.EscapedPath())))
+}
+
+// Limits of a POST: collectors of Puppet Server ask for some dozens of names.
+const (
+	maxJolokiaBody = 1 << 20
+	maxJolokiaBulk = 500
+)
+
 func (a *API) jolokiaPost(w http.ResponseWriter, r *http.Request) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJolokiaBody))
 	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "request body is larger than 1 MiB or was cut")
+		return fault.Wrap(fault.TooLarge, err, "request body is larger than 1 MiB or was cut")
 	}
-	var many []jolokiaRequest
-	if json.Unmarshal(body, &many) == nil {
-		out := make([]any, len(many))
-		for i, q := range many {
-			out[i] = a.jolokia(q)
-		}
-		return writeJSON(w, http.StatusOK, out)
+	if bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("[")) {
+		return a.jolokiaBulk(w, body)
 	}
-	var one jolokiaRequest
-	if err := json.Unmarshal(body, &one); err != nil {
-		return fault.Wrap(fault.Invalid, err, "Invalid JSON request")
+	var q *jolokiaRequest
+	if err := json.Unmarshal(body, &q); err != nil || q == nil {
+		return writeJSON(w, http.StatusOK, badJolokia("Invalid JSON request"))
 	}
-	return writeJSON(w, http.StatusOK, a.jolokia(one))
+	return writeJSON(w, http.StatusOK, jolokia(a.beans(), *q))
+}
+
+// jolokiaBulk answers all requests from one look at the beans.
+func (a *API) jolokiaBulk(w http.ResponseWriter, body []byte) error {
+	var list []jolokiaRequest
+	if err := json.Unmarshal(body, &list); err != nil {
+		return writeJSON(w, http.StatusOK, badJolokia("Invalid JSON request"))
+	}
+	if len(list) > maxJolokiaBulk {
+		return writeJSON(w, http.StatusOK, badJolokia("more than 500 requests in one body"))
+	}
+	beans := a.beans()
+	out := make([]jolokiaAnswer, len(list))
+	for i, q := range list {
+		out[i] = jolokia(beans, q)
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (a *API) beans() map[string]Bean {
+	if a.o.Beans == nil {
+		return nil
+	}
+	return a.o.Beans()
 }
 
 // parseJolokiaPath splits /metrics/v2/read/MBEAN/ATTRIBUTE/PATH; parts are
-// percent-encoded one by one.
+// percent-encoded one by one, and a slash inside of one is written !/.
 func parseJolokiaPath(escaped string) jolokiaRequest {
+	const slash = "\x00"
+	escaped = strings.ReplaceAll(strings.TrimPrefix(escaped, "/metrics/v2"), "!/", slash)
 	var parts []string
-	for p := range strings.SplitSeq(strings.TrimPrefix(escaped, "/metrics/v2"), "/") {
+	for p := range strings.SplitSeq(escaped, "/") {
 		if p == "" {
 			continue
 		}
@@ -61,53 +99,90 @@ func parseJolokiaPath(escaped string) jolokiaRequest {
 		if err != nil {
 			plain = p
 		}
-		parts = append(parts, plain)
+		parts = append(parts, strings.ReplaceAll(plain, slash, "/"))
 	}
-	q := jolokiaRequest{Type: "version"}
-	if len(parts) > 0 {
-		q.Type = parts[0]
+	parts = append(parts, make([]string, max(0, 3-len(parts)))...)
+	q := jolokiaRequest{Type: parts[0]}
+	if q.Type == "" {
+		q.Type = "version"
 	}
-	if len(parts) > 1 {
-		q.MBean = parts[1]
+	if q.Type == "list" { // what follows is a path into the tree
+		q.Path = strings.TrimRight(strings.Join(parts[1:], "/"), "/")
+		return q
 	}
-	if len(parts) > 2 {
+	q.MBean, q.Path = parts[1], strings.Join(parts[3:], "/")
+	if names := strings.Split(parts[2], ","); len(names) > 1 {
+		list := make([]any, len(names))
+		for i, n := range names {
+			list[i] = n
+		}
+		q.Attribute = list
+	} else if parts[2] != "" {
 		q.Attribute = parts[2]
-	}
-	if len(parts) > 3 {
-		q.Path = strings.Join(parts[3:], "/")
 	}
 	return q
 }
 
-func (a *API) jolokia(q jolokiaRequest) map[string]any {
-	beans := map[string]Bean{}
-	if a.o.Beans != nil {
-		beans = a.o.Beans()
-	}
+func jolokia(beans map[string]Bean, q jolokiaRequest) jolokiaAnswer {
 	switch q.Type {
 	case "version":
 		return jolokiaOK(q, map[string]any{"agent": "1.7.1", "protocol": "7.2", "config": map[string]any{}, "info": map[string]any{"product": "troupe"}})
 	case "list":
-		return jolokiaOK(q, listBeans(beans))
+		return within(q, listBeans(beans))
 	case "search":
-		var names []string
-		for name := range beans {
-			if ok, err := path.Match(q.MBean, name); err == nil && ok {
-				names = append(names, name)
-			}
-		}
-		slices.Sort(names)
-		return jolokiaOK(q, names)
+		return jolokiaOK(q, matching(beans, q.MBean))
 	case "read":
-		return readBean(beans, q)
+		return read(beans, q)
 	}
 	return jolokiaError(q, http.StatusForbidden, "java.lang.Exception", "Reject: only version, list, search and read are allowed")
 }
 
-func readBean(beans map[string]Bean, q jolokiaRequest) map[string]any {
-	bean, ok := beans[q.MBean]
-	if !ok {
-		return jolokiaError(q, http.StatusNotFound, "javax.management.InstanceNotFoundException", q.MBean)
+// matching returns the names that an object name pattern covers, such as
+// puppetserver:* or *:type=Memory,* (JMX, class ObjectName).
+func matching(beans map[string]Bean, pattern string) []string {
+	names := []string{}
+	for name := range beans {
+		if covers(pattern, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func covers(pattern, name string) bool {
+	// Brackets mean nothing in an object name; path.Match must not read them as a class.
+	pattern = strings.NewReplacer(`\`, `\\`, `[`, `\[`).Replace(pattern)
+	if start, more := strings.CutSuffix(pattern, ",*"); more && covers(start, name) {
+		return true
+	}
+	ok, err := path.Match(pattern, name)
+	return err == nil && ok
+}
+
+func read(beans map[string]Bean, q jolokiaRequest) jolokiaAnswer {
+	if !strings.ContainsAny(q.MBean, "*?") {
+		bean, ok := beans[q.MBean]
+		if !ok {
+			return jolokiaError(q, http.StatusNotFound, "javax.management.InstanceNotFoundException", q.MBean)
+		}
+		return readBean(bean, q)
+	}
+	out := map[string]any{}
+	for _, name := range matching(beans, q.MBean) {
+		if got := readBean(beans[name], q); got.Status == http.StatusOK {
+			out[name] = got.Value
+		}
+	}
+	if len(out) == 0 {
+		return jolokiaError(q, http.StatusNotFound, "javax.management.InstanceNotFoundException", "No MBean with pattern "+q.MBean+" found for reading attributes")
+	}
+	return jolokiaOK(q, out)
+}
+
+func readBean(bean Bean, q jolokiaRequest) jolokiaAnswer {
+	noAttribute := func(name string) jolokiaAnswer {
+		return jolokiaError(q, http.StatusNotFound, "javax.management.AttributeNotFoundException", "No such attribute: "+name)
 	}
 	switch attr := q.Attribute.(type) {
 	case nil:
@@ -115,22 +190,38 @@ func readBean(beans map[string]Bean, q jolokiaRequest) map[string]any {
 	case string:
 		v, ok := bean[attr]
 		if !ok {
-			return jolokiaError(q, http.StatusNotFound, "javax.management.AttributeNotFoundException", "No such attribute: "+attr)
+			return noAttribute(attr)
 		}
-		if inner, isMap := v.(map[string]any); isMap && q.Path != "" {
-			v = inner[q.Path]
-		}
-		return jolokiaOK(q, v)
+		return within(q, v)
 	case []any:
 		out := map[string]any{}
 		for _, name := range attr {
-			if s, isString := name.(string); isString {
-				out[s] = bean[s]
+			s, _ := name.(string) // anything else is no attribute either
+			v, ok := bean[s]
+			if !ok {
+				return noAttribute(s)
 			}
+			out[s] = v
 		}
 		return jolokiaOK(q, out)
 	}
 	return jolokiaError(q, http.StatusBadRequest, "java.lang.IllegalArgumentException", "attribute must be a string or a list")
+}
+
+// within follows the request's path into a value.
+func within(q jolokiaRequest, v any) jolokiaAnswer {
+	for p := range strings.SplitSeq(q.Path, "/") {
+		if p == "" {
+			continue
+		}
+		m, _ := v.(map[string]any) // a plain value has nothing inside
+		inner, ok := m[p]
+		if !ok {
+			return jolokiaError(q, http.StatusNotFound, "java.lang.IllegalArgumentException", "No such path: "+q.Path)
+		}
+		v = inner
+	}
+	return jolokiaOK(q, v)
 }
 
 // listBeans is Jolokia's tree: domain, then the rest of the name, then attributes.
@@ -152,10 +243,16 @@ func listBeans(beans map[string]Bean) map[string]any {
 	return out
 }
 
-func jolokiaOK(q jolokiaRequest, v any) map[string]any {
-	return map[string]any{"request": q, "value": v, "timestamp": time.Now().Unix(), "status": http.StatusOK}
+func jolokiaOK(q jolokiaRequest, v any) jolokiaAnswer {
+	return jolokiaAnswer{Request: &q, Value: v, Timestamp: time.Now().Unix(), Status: http.StatusOK}
 }
 
-func jolokiaError(q jolokiaRequest, code int, class, text string) map[string]any {
-	return map[string]any{"request": q, "error_type": class, "error": class + " : " + text, "status": code}
+func jolokiaError(q jolokiaRequest, code int, class, text string) jolokiaAnswer {
+	return jolokiaAnswer{Request: &q, ErrorType: class, Error: class + " : " + text, Status: code}
+}
+
+// badJolokia is the answer to what is no request at all.
+func badJolokia(text string) jolokiaAnswer {
+	const class = "java.lang.IllegalArgumentException"
+	return jolokiaAnswer{ErrorType: class, Error: class + " : " + text, Status: http.StatusBadRequest}
 }

@@ -9,42 +9,18 @@
 package statusapi
 
 import (
-	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"troupe/internal/authz"
 	"troupe/internal/fault"
 	"troupe/internal/telemetry"
 )
-
-// State is a service's state, in the words of Puppet's status service.
-type State string
-
-// The states, most severe first: the order in which several are summed up.
-const (
-	StateError    State = "error"
-	StateUnknown  State = "unknown"
-	StateStopping State = "stopping"
-	StateStarting State = "starting"
-	StateRunning  State = "running"
-)
-
-var severity = []State{StateError, StateUnknown, StateStopping, StateStarting, StateRunning}
-
-// Service is one line of the status. Check must obey ctx; detail is the level
-// that the client asked for: critical, info or debug.
-type Service struct {
-	Name    string
-	Version string
-	Check   func(ctx context.Context, detail string) (State, map[string]any)
-}
 
 // Bean is what Jolokia's read answers for one name: attribute to value.
 type Bean map[string]any
@@ -53,21 +29,24 @@ type Bean map[string]any
 type Options struct {
 	Metrics http.Handler           // GET /metrics; nil answers 404
 	Beans   func() map[string]Bean // /metrics/v2; nil means none
-	Version string                 // X-Puppet-Version
 	Log     *slog.Logger
 }
 
 // API serves the status of one member.
 type API struct {
 	guard    *authz.Guard
-	services []Service
+	services []*checked
 	o        Options
 }
 
 // New returns an API for the services, in the order in which they are shown.
 func New(g *authz.Guard, services []Service, o Options) *API {
 	o.Log = telemetry.Discard(o.Log)
-	return &API{guard: g, services: services, o: o}
+	a := &API{guard: g, services: make([]*checked, len(services)), o: o}
+	for i, s := range services {
+		a.services[i] = &checked{Service: s, running: make(chan struct{}, maxChecks)}
+	}
+	return a
 }
 
 // Handler serves /status/v1, /metrics and /metrics/v2.
@@ -101,9 +80,12 @@ func (a *API) handle(h func(http.ResponseWriter, *http.Request) error) http.Hand
 		telemetry.Note(r.Context(), slog.Any(telemetry.KeyErr, err))
 		switch fault.KindOf(err) {
 		case fault.Denied:
-			writeText(w, http.StatusForbidden, fault.Message(err))
+			writeRefusal(w, fault.Message(err))
 		case fault.Invalid:
-			writeJSON(w, http.StatusBadRequest, map[string]string{"kind": "data-invalid", "msg": fault.Message(err)})
+			// A struct of two strings always becomes JSON.
+			_ = writeJSON(w, http.StatusBadRequest, problem{"data-invalid", fault.Message(err)})
+		case fault.TooLarge:
+			writeText(w, http.StatusRequestEntityTooLarge, fault.Message(err))
 		case fault.NotFound:
 			writeText(w, http.StatusNotFound, fault.Message(err))
 		default:
@@ -113,19 +95,14 @@ func (a *API) handle(h func(http.ResponseWriter, *http.Request) error) http.Hand
 	}
 }
 
-func (a *API) notFound(_ http.ResponseWriter, r *http.Request) error {
-	return fault.New(fault.NotFound, "Not Found: %s", r.URL.Path)
+// problem is the status service's form of an error.
+type problem struct {
+	Kind string `json:"kind"`
+	Msg  string `json:"msg"`
 }
 
-// status is the JSON of one service, keys as Puppet's status service has them.
-type status struct {
-	ServiceVersion string         `json:"service_version"`
-	StatusVersion  int            `json:"service_status_version"`
-	DetailLevel    string         `json:"detail_level"`
-	State          State          `json:"state"`
-	Status         map[string]any `json:"status"`
-	ActiveAlerts   []any          `json:"active_alerts"`
-	ServiceName    string         `json:"service_name,omitempty"`
+func (a *API) notFound(_ http.ResponseWriter, r *http.Request) error {
+	return fault.New(fault.NotFound, "Not Found: %s", r.URL.Path)
 }
 
 func (a *API) all(w http.ResponseWriter, r *http.Request) error {
@@ -133,7 +110,7 @@ func (a *API) all(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := a.check(r.Context(), a.services, level, timeout)
+	list := a.checkAll(r.Context(), level, timeout)
 	out := make(map[string]status, len(list))
 	for i, s := range list {
 		out[a.services[i].Name] = s
@@ -149,17 +126,19 @@ func (a *API) one(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
 	i := a.index(name)
 	if i < 0 {
-		return writeJSON(w, http.StatusNotFound, map[string]string{
-			"kind": "service-not-found", "msg": "No status information found for service " + name,
-		})
+		return writeJSON(w, http.StatusNotFound, problem{"service-not-found", "No status information found for service " + name})
 	}
-	s := a.check(r.Context(), a.services[i:i+1], level, timeout)[0]
+	s := a.check(r.Context(), a.services[i], level, timeout)
 	s.ServiceName = name
 	return writeJSON(w, codeOf(s.State), s)
 }
 
 func (a *API) simpleAll(w http.ResponseWriter, r *http.Request) error {
-	state := worst(a.check(r.Context(), a.services, "critical", 30*time.Second))
+	timeout, err := timeoutOf(r, levelCritical)
+	if err != nil {
+		return err
+	}
+	state := worst(a.checkAll(r.Context(), levelCritical, timeout))
 	writeText(w, codeOf(state), string(state))
 	return nil
 }
@@ -170,7 +149,11 @@ func (a *API) simpleOne(w http.ResponseWriter, r *http.Request) error {
 		writeText(w, http.StatusNotFound, "not found: "+r.PathValue("name"))
 		return nil
 	}
-	s := a.check(r.Context(), a.services[i:i+1], "critical", 30*time.Second)[0]
+	timeout, err := timeoutOf(r, levelCritical)
+	if err != nil {
+		return err
+	}
+	s := a.check(r.Context(), a.services[i], levelCritical, timeout)
 	writeText(w, codeOf(s.State), string(s.State))
 	return nil
 }
@@ -184,65 +167,50 @@ func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) index(name string) int {
-	return slices.IndexFunc(a.services, func(s Service) bool { return s.Name == name })
+	return slices.IndexFunc(a.services, func(s *checked) bool { return s.Name == name })
 }
 
-// check asks the services side by side; one that does not answer in time is unknown.
-func (a *API) check(ctx context.Context, services []Service, level string, timeout time.Duration) []status {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	out := make([]status, len(services))
-	var wg sync.WaitGroup
-	for i, s := range services {
-		wg.Go(func() {
-			state, facts := s.Check(ctx, level)
-			if ctx.Err() != nil {
-				state, facts = StateUnknown, map[string]any{"reason": "status check timed out"}
-			}
-			if facts == nil {
-				facts = map[string]any{}
-			}
-			out[i] = status{ServiceVersion: s.Version, StatusVersion: 1, DetailLevel: level, State: state, Status: facts, ActiveAlerts: []any{}}
-		})
-	}
-	wg.Wait()
-	return out
-}
+// The levels of detail that a client can ask for.
+const (
+	levelCritical = "critical"
+	levelInfo     = "info"
+	levelDebug    = "debug"
+)
 
-// detail reads level and timeout; the default timeouts are Puppet's (30, 60, 60 s).
 func detail(r *http.Request) (level string, timeout time.Duration, err error) {
-	q := r.URL.Query()
-	level = q.Get("level")
+	level = r.URL.Query().Get("level")
 	switch level {
 	case "":
-		level, timeout = "info", time.Minute
-	case "critical":
-		timeout = 30 * time.Second
-	case "info", "debug":
-		timeout = time.Minute
+		level = levelInfo
+	case levelCritical, levelInfo, levelDebug:
 	default:
 		return "", 0, fault.New(fault.Invalid, "Invalid level: :%s", level)
 	}
-	if v := q.Get("timeout"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil {
-			return "", 0, fault.New(fault.Invalid, "Invalid timeout. Should be an integer but was %s", v)
-		}
-		if n <= 0 {
-			return "", 0, fault.New(fault.Invalid, "Invalid timeout. Timeout must be greater than zero but was %d", n)
-		}
-		timeout = min(time.Duration(n)*time.Second, 5*time.Minute)
-	}
-	return level, timeout, nil
+	timeout, err = timeoutOf(r, level)
+	return level, timeout, err
 }
 
-func worst(list []status) State {
-	for _, s := range severity {
-		if slices.ContainsFunc(list, func(x status) bool { return x.State == s }) {
-			return s
-		}
+// maxTimeout bounds what a client can ask for: a check holds resources.
+const maxTimeout = 5 * time.Minute
+
+// timeoutOf reads the parameter timeout; the defaults are those of
+// trapperkeeper-status (status_core.clj, check-timeout).
+func timeoutOf(r *http.Request, level string) (time.Duration, error) {
+	v := r.URL.Query().Get("timeout")
+	if v == "" && level == levelCritical {
+		return 30 * time.Second, nil
 	}
-	return StateUnknown
+	if v == "" {
+		return time.Minute, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, "Invalid timeout. Should be an integer but was %s", v)
+	}
+	if n <= 0 {
+		return 0, fault.New(fault.Invalid, "Invalid timeout. Timeout must be greater than zero but was %d", n)
+	}
+	return min(time.Duration(min(n, 3600))*time.Second, maxTimeout), nil
 }
 
 func codeOf(s State) int {
@@ -252,6 +220,7 @@ func codeOf(s State) int {
 	return http.StatusServiceUnavailable
 }
 
+// writeJSON fails only when v is not fit for JSON; then nothing was written.
 func writeJSON(w http.ResponseWriter, code int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -259,14 +228,19 @@ func writeJSON(w http.ResponseWriter, code int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json;charset=utf-8")
 	w.WriteHeader(code)
-	_, err = w.Write(body)
-	return err
+	_, _ = w.Write(body) // a client that went away needs no answer
+	return nil
 }
 
 func writeText(w http.ResponseWriter, code int, s string) {
-	if code != http.StatusForbidden { // puppetserver's refusal has no content type
-		w.Header().Set("Content-Type", "text/plain;charset=utf-8")
-	}
+	w.Header().Set("Content-Type", "text/plain;charset=utf-8")
 	w.WriteHeader(code)
-	_, _ = strings.NewReader(s).WriteTo(w) // a client that went away needs no answer
+	_, _ = io.WriteString(w, s) // as above
+}
+
+// writeRefusal answers without a content type, as puppetserver does.
+func writeRefusal(w http.ResponseWriter, s string) {
+	w.Header()["Content-Type"] = nil // or net/http would guess one
+	w.WriteHeader(http.StatusForbidden)
+	_, _ = io.WriteString(w, s) // as above
 }

@@ -12,8 +12,8 @@ module Troupe
       Thread.new do
         begin
           @io.sysread(1)
-        rescue StandardError
-          nil
+        rescue StandardError => e
+          $stderr.puts "LIFELINE #{e.class} #{e.message} pid=#{Process.pid} pgid=#{Process.getpgrp}"
         end
         Process.kill(:KILL, 0)
       end
