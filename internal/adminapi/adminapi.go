@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"troupe/internal/ca"
@@ -36,6 +37,7 @@ type Member struct {
 	Compiler   engine.Compiler
 	Classifier *classifier.Classifier
 	Name       string                          // the member's certname
+	CustomOIDs map[string]string               // OID to short name, of custom_trusted_oid_mapping.yaml
 	Reload     func(ctx context.Context) error // reads configuration and certificates again
 }
 
@@ -45,7 +47,7 @@ type API struct {
 	log *slog.Logger
 }
 
-// New returns an API. It opens nothing; see Listen.
+// New returns an API. It opens nothing; see [API.Run].
 func New(m Member, log *slog.Logger) *API {
 	return &API{m: m, log: telemetry.Discard(log)}
 }
@@ -104,13 +106,19 @@ type wireError struct {
 // respond is the only place that writes an answer. An operator sees the causes
 // too: the socket is theirs alone.
 func (a *API) respond(w http.ResponseWriter, r *http.Request, v any, err error) {
+	body, merr := json.Marshal(v)
+	if err = errors.Join(err, merr); err != nil {
+		a.log.Info("operator's request failed", "route", r.Pattern, telemetry.KeyErr, err)
+		body, merr = json.Marshal(wireError{fault.KindOf(err), err.Error()})
+	}
+	if merr != nil { // a number and a string always become JSON
+		panic(merr)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		a.log.Info("operator's request failed", "route", r.Pattern, telemetry.KeyErr, err)
 		w.WriteHeader(http.StatusUnprocessableEntity)
-		v = wireError{fault.KindOf(err), err.Error()}
 	}
-	if err := json.NewEncoder(w).Encode(v); err != nil {
+	if _, err := w.Write(body); err != nil {
 		a.log.Debug("operator went away", telemetry.KeyErr, err)
 	}
 }
@@ -119,8 +127,15 @@ func (a *API) respond(w http.ResponseWriter, r *http.Request, v any, err error) 
 func decode(r *http.Request, v any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	err := d.Decode(v)
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return fault.Wrap(fault.TooLarge, err, "the request has more than %d MiB", maxBody>>20)
+	}
+	if err != nil {
 		return fault.Wrap(fault.Invalid, err, "read the request")
+	}
+	if d.More() {
+		return fault.New(fault.Invalid, "read the request: there is more than one value in it")
 	}
 	return nil
 }
@@ -165,19 +180,28 @@ func (a *API) Run(ctx context.Context, data string) error {
 	return err
 }
 
+// maxSocketPath is what sockaddr_un holds, less the final NUL (unix(7)).
+const maxSocketPath = 107
+
 // listen binds the socket with mode 0600. A stale socket of a member that was
 // killed is removed; the journal's lock has already told that nobody else runs.
 func listen(ctx context.Context, path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("the path of the admin socket, %s, has %d characters and the kernel takes %d: choose a shorter data folder", path, len(path), maxSocketPath)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the stale admin socket: %w", err)
 	}
-	var lc net.ListenConfig
+	// Linux gives the file the mode of the unbound socket, so there is no moment
+	// in which others could connect.
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var chmodErr error
+		err := c.Control(func(fd uintptr) { chmodErr = syscall.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, chmodErr)
+	}}
 	l, err := lc.Listen(ctx, "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("listen on the admin socket (its path may have at most 107 characters): %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, fmt.Errorf("listen on the admin socket: %w", err)
 	}
 	return l, nil
 }

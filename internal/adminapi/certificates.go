@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"time"
 
 	"troupe/internal/ca"
@@ -241,6 +242,9 @@ func (a *API) export(r *http.Request) (any, error) {
 	var q folderRequest
 	if err := decode(r, &q); err != nil {
 		return nil, err
+	}
+	if !filepath.IsAbs(q.Folder) { // the member's working folder is not the operator's
+		return nil, fault.New(fault.Invalid, "the folder to export to must be an absolute path, not %q", q.Folder)
 	}
 	if err := a.m.Authority.Export(r.Context(), q.Folder); err != nil {
 		return nil, err

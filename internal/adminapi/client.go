@@ -28,10 +28,7 @@ func SocketPath(data string) string { return filepath.Join(data, "admin.sock") }
 var ErrNotRunning = errors.New("no troupe server is running on this data folder")
 
 // Client asks one member. Use Dial.
-type Client struct {
-	http   *http.Client
-	socket string
-}
+type Client struct{ http *http.Client }
 
 // Dial returns a client of the member that serves the data folder. It returns
 // ErrNotRunning when nobody listens there.
@@ -53,17 +50,23 @@ func Dial(ctx context.Context, data string) (*Client, error) {
 	if err := conn.Close(); err != nil {
 		return nil, err
 	}
-	return &Client{socket: socket, http: &http.Client{
-		Timeout: 15 * time.Minute, // the longest is an export of 100,000 certificates, or a compile that hangs until its deadline
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &Client{http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, // a socket costs nothing, and a command leaves no connection behind
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return d.DialContext(ctx, "unix", socket)
-		}},
-	}}, nil
+		},
+	}}}, nil
 }
+
+// callTimeout bounds one request. The longest are an export of 100,000
+// certificates and a compile that hangs until its deadline.
+const callTimeout = 15 * time.Minute
 
 // call sends one request and decodes the answer into out (unless nil). Errors
 // keep their fault kind across the socket.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)

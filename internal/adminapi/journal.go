@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
 )
@@ -34,7 +35,7 @@ type verifyLine struct {
 	Done   uint64        `json:"done"`
 	Total  uint64        `json:"total"`
 	Result *Verification `json:"result,omitempty"`
-	Error  string        `json:"error,omitempty"`
+	Error  *wireError    `json:"error,omitempty"`
 }
 
 func (a *API) verify(w http.ResponseWriter, r *http.Request) {
@@ -49,14 +50,15 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	v, err := a.m.Journal.Verify(r.Context(), func(done, total uint64) { say(verifyLine{Done: done, Total: total}) })
 	if err != nil {
-		say(verifyLine{Error: err.Error()})
+		say(verifyLine{Error: &wireError{fault.KindOf(err), err.Error()}})
 		return
 	}
 	result := VerificationOf(v)
 	say(verifyLine{Result: &result})
 }
 
-// Verify reads the whole journal again. progress may be nil.
+// Verify reads the whole journal again, which takes as long as it takes; ctx ends
+// it. progress may be nil.
 func (c *Client) Verify(ctx context.Context, progress func(done, total uint64)) (Verification, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://member/v1/journal/verify", http.NoBody)
 	if err != nil {
@@ -67,14 +69,17 @@ func (c *Client) Verify(ctx context.Context, progress func(done, total uint64)) 
 		return Verification{}, fmt.Errorf("ask the member: %w", err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Verification{}, decodeFault(resp)
+	}
 	for d := json.NewDecoder(resp.Body); ; {
 		var l verifyLine
 		if err := d.Decode(&l); err != nil {
 			return Verification{}, fmt.Errorf("the verification was cut: %w", err)
 		}
 		switch {
-		case l.Error != "":
-			return Verification{}, fmt.Errorf("verify the journal: %s", l.Error)
+		case l.Error != nil:
+			return Verification{}, fault.New(l.Error.Kind, "verify the journal: %s", l.Error.Message)
 		case l.Result != nil:
 			return *l.Result, nil
 		case progress != nil:

@@ -12,11 +12,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"troupe/internal/authz"
 	"troupe/internal/classifier"
@@ -46,7 +43,6 @@ type Options struct {
 	MaxRetryAfter      time.Duration      // the longest Retry-After under overload; 0 means 30s
 	Limits             Limits
 	Log                *slog.Logger // nil discards
-	Registerer         prometheus.Registerer
 }
 
 // Limits are the largest bodies that are read, after decompression. 0 means the default.
@@ -81,8 +77,6 @@ type API struct {
 	log    *slog.Logger
 
 	classTags classTags
-	requests  *prometheus.CounterVec
-	durations *prometheus.HistogramVec
 }
 
 // New returns an API. It starts nothing.
@@ -97,26 +91,15 @@ func New(g *authz.Guard, c *code.Repo, e Engine, db *store.DB, nodes *classifier
 		o.MaxRetryAfter = 30 * time.Second
 	}
 	o.Limits = o.Limits.withDefaults()
-	a := &API{
+	return &API{
 		o: o, guard: g, code: c, engine: e, db: db, nodes: nodes,
 		log: telemetry.Discard(o.Log).With(telemetry.KeySystem, "agentapi"),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "troupe_agent_requests_total", Help: "Requests to the agent API, by endpoint and status code.",
-		}, []string{"endpoint", "code"}),
-		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "troupe_agent_request_seconds", Help: "Time to answer a request to the agent API, by endpoint.",
-			Buckets: []float64{.001, .005, .02, .1, .5, 1, 2, 5, 10, 30, 60, 120},
-		}, []string{"endpoint"}),
 	}
-	if o.Registerer != nil {
-		o.Registerer.MustRegister(a.requests, a.durations)
-	}
-	return a
 }
 
 // A route is one endpoint. The zero style answers errors as Puppet's own JSON.
 type route struct {
-	name   string // for metrics and logs
+	name   string // for logs
 	method string
 	path   string
 	rest   bool  // more may follow the path: the key of the request
@@ -164,7 +147,6 @@ func (a *API) Handler() http.Handler {
 			}
 		}
 		w.Header().Set("X-Puppet-Version", a.o.Version)
-		a.requests.WithLabelValues("unknown", "404").Inc()
 		writeNoRoute(w, r)
 	})
 }
@@ -180,14 +162,8 @@ func (rt route) match(r *http.Request) (key string, ok bool) {
 
 // serve admits, handles and answers one request.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, key string) {
-	start := time.Now()
 	rec := &recorder{ResponseWriter: w}
 	rec.Header().Set("X-Puppet-Version", a.o.Version)
-	defer func() {
-		a.requests.WithLabelValues(rt.name, strconv.Itoa(rec.status())).Inc()
-		a.durations.WithLabelValues(rt.name).Observe(time.Since(start).Seconds())
-	}()
-
 	telemetry.Note(r.Context(), slog.String("endpoint", rt.name))
 	id, err := a.guard.Admit(r)
 	if err != nil {
@@ -228,10 +204,3 @@ func (w *recorder) Write(b []byte) (int, error) {
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *recorder) begun() bool { return w.code != 0 }
-
-func (w *recorder) status() int {
-	if w.code == 0 {
-		return http.StatusOK
-	}
-	return w.code
-}

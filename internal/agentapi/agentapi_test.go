@@ -18,8 +18,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"troupe/internal/authz"
 	"troupe/internal/classifier"
 	"troupe/internal/code"
@@ -143,7 +141,6 @@ func newSite(tb testing.TB, o siteOptions) *site {
 	}
 	s := &site{t: tb, engine: &fakeEngine{}, db: db, envs: o.envs}
 	o.options.ServerName = "puppet.example.test"
-	o.options.Registerer = prometheus.NewRegistry()
 	s.api = New(authz.NewGuard(authz.GuardOptions{Rules: parsed}), repo, s.engine, db, nodes, o.options)
 	s.http = authz.Normalize(s.api.Handler())
 	return s

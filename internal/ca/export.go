@@ -74,7 +74,7 @@ func (e *export) folders(context.Context) error {
 		if err := os.MkdirAll(path, modeFolder); err != nil {
 			return err
 		}
-		if err := os.Chmod(path, modeFolder); err != nil { //nolint:gosec // the real server's group reads it
+		if err := os.Chmod(path, modeFolder); err != nil {
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ func (e *export) each(ctx context.Context, query, dir string, encode func([]byte
 		}
 		// One fsync of the folder at the end is enough: the export counts when it is complete.
 		path := filepath.Join(e.folder, dir, filepath.Base(name)+".pem")
-		if err := os.WriteFile(path, encode(der), modePublic); err != nil { //nolint:gosec // certificates are public
+		if err := os.WriteFile(path, encode(der), modePublic); err != nil {
 			return err
 		}
 	}

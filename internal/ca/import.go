@@ -68,10 +68,7 @@ func ImportFolder(ctx context.Context, dir string, j *journal.Journal, folder st
 			return got, fmt.Errorf("import %s: %w", folder, err)
 		}
 	}
-	f, err := files.foundation()
-	if err != nil {
-		return got, err
-	}
+	f := files.foundation()
 	f.setup.Infra = string(infra)
 	if err := a.adopt(ctx, f); err != nil {
 		return got, fmt.Errorf("import %s: %w", folder, err)
@@ -104,11 +101,7 @@ func ImportExternal(ctx context.Context, dir string, j *journal.Journal, e Exter
 	if err := m.revocations(ctx, nil); err != nil {
 		return got, err
 	}
-	f, err := files.foundation()
-	if err != nil {
-		return got, err
-	}
-	return got, a.adopt(ctx, f)
+	return got, a.adopt(ctx, files.foundation())
 }
 
 // openEmpty opens a folder that must not have an authority yet.
@@ -132,7 +125,7 @@ func openEmpty(ctx context.Context, dir string, j *journal.Journal, o Options) (
 }
 
 // foundation turns files into what makes an authority.
-func (f authorityFiles) foundation() (foundation, error) {
+func (f authorityFiles) foundation() foundation {
 	issuer := f.bundle[0]
 	id := hex.EncodeToString(issuer.SubjectKeyId)
 	out := foundation{setup: setupRecord{Key: id, CRLNumber: "0"}, keys: map[string]crypto.Signer{id: f.key}}
@@ -150,7 +143,7 @@ func (f authorityFiles) foundation() (foundation, error) {
 	for _, l := range f.above {
 		out.ancestors = append(out.ancestors, l.Raw)
 	}
-	return out, nil
+	return out
 }
 
 // importing carries what has been read into the journal.

@@ -158,8 +158,8 @@ func readJSON(r *http.Request) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	var v any
-	if d.Decode(&v) != nil || v == false {
-		return nil, nil
+	if bad := d.Decode(&v); bad != nil || v == false {
+		v = nil
 	}
 	return v, nil
 }

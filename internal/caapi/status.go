@@ -127,9 +127,8 @@ func readDesired(r *http.Request, name string) (d desired, malformed string, err
 	if !present || given == nil || given == false {
 		return d, "", nil
 	}
-	number, ok := given.(json.Number)
-	seconds, parseErr := strconv.ParseInt(string(number), 10, 64)
-	if !ok || parseErr != nil {
+	seconds, ok := wholeNumber(given)
+	if !ok {
 		return d, fmt.Sprintf("cert_ttl specified for host %s must be an integer, not \"%s\"", name, strings.Trim(asText(given), `"`)), nil
 	}
 	// Unlike puppetserver, which signs certificates that have ended already.
@@ -138,6 +137,15 @@ func readDesired(r *http.Request, name string) (d desired, malformed string, err
 	}
 	d.ttl = time.Duration(seconds) * time.Second
 	return d, "", nil
+}
+
+func wholeNumber(v any) (n int64, ok bool) {
+	text, ok := v.(json.Number)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	return n, err == nil
 }
 
 // maxTTL is puppetserver's max-ca-ttl, 50 years.

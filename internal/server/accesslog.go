@@ -3,6 +3,7 @@ package server
 import (
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -47,10 +48,10 @@ func logged(next http.Handler, log *slog.Logger, m *requestMetrics) http.Handler
 		defer func() {
 			took := time.Since(start)
 			route := routeOf(r.URL.Path)
-			status := cw.statusCode()
 			aborted := recover()
-			if aborted != nil && aborted != http.ErrAbortHandler {
-				log.Error("request panicked", "path", r.URL.Path, "panic", aborted)
+			status := cw.statusCode()
+			if aborted != nil && cw.status == 0 {
+				status = http.StatusInternalServerError // the client saw no answer at all
 			}
 			m.duration.WithLabelValues(route, methodLabel(r.Method), strconv.Itoa(status)).Observe(took.Seconds())
 			m.bytes.WithLabelValues(route).Add(float64(cw.n))
@@ -63,8 +64,15 @@ func logged(next http.Handler, log *slog.Logger, m *requestMetrics) http.Handler
 				attrs = append(attrs, slog.String("peer", r.TLS.PeerCertificates[0].Subject.CommonName))
 			}
 			level := slog.LevelInfo
-			if status >= 500 {
+			if status >= 500 || aborted != nil {
 				level = slog.LevelWarn
+			}
+			if aborted != nil {
+				attrs = append(attrs, slog.Bool("aborted", true))
+			}
+			if aborted != nil && aborted != http.ErrAbortHandler {
+				level = slog.LevelError
+				attrs = append(attrs, slog.Any("panic", aborted), slog.String("stack", string(debug.Stack())))
 			}
 			log.LogAttrs(ctx, level, "request", append(attrs, event.Attrs()...)...)
 			if aborted != nil {
@@ -125,7 +133,7 @@ type countingWriter struct {
 }
 
 func (w *countingWriter) WriteHeader(status int) {
-	if w.status == 0 {
+	if w.status == 0 && status >= http.StatusOK { // 1xx announces the answer
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)

@@ -108,8 +108,8 @@ func (f *front) open(ctx context.Context, addr string) error {
 	return nil
 }
 
-// run serves until ctx ends, then lets running requests finish.
-func (f *front) run(ctx context.Context) error {
+// run serves until ctx ends, then calls stopping and lets running requests finish.
+func (f *front) run(ctx context.Context, stopping func()) error {
 	served := make(chan error, 1)
 	go func() { served <- f.http.Serve(tls.NewListener(f.listener, f.tlsConfig())) }()
 	select {
@@ -117,6 +117,7 @@ func (f *front) run(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
+	stopping()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.limits.grace)
 	defer cancel()
 	err := f.http.Shutdown(stop)
@@ -127,6 +128,14 @@ func (f *front) run(ctx context.Context) error {
 		err = errors.Join(err, serr)
 	}
 	return err
+}
+
+// close lets go of a port that was never served.
+func (f *front) close() error {
+	if err := f.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 func (f *front) tlsConfig() *tls.Config {

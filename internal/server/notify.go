@@ -47,7 +47,7 @@ func (n notifier) runWatchdog(ctx context.Context, healthy func(context.Context)
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			cctx, cancel := context.WithTimeout(ctx, every/2)
+			cctx, cancel := context.WithTimeout(ctx, every/4) // so that a slow answer is still in time
 			err := healthy(cctx)
 			cancel()
 			if err == nil {

@@ -105,7 +105,7 @@ func agentOptions(cfg *config.Config, m *member) agentapi.Options {
 		DefaultEnvironment: puppet.Environment(cfg.Puppet["environment"]),
 		MaxRetryAfter:      cfg.HTTP.MaxRetryAfter,
 		Limits:             agentapi.Limits{Catalog: cfg.HTTP.MaxBody.Facts, Facts: cfg.HTTP.MaxBody.Facts, Report: cfg.HTTP.MaxBody.Report, Bucket: cfg.HTTP.MaxBody.Bucket},
-		Log:                m.log, Registerer: m.registry,
+		Log:                m.log,
 	}
 }
 

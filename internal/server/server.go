@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,7 +67,8 @@ type member struct {
 	guard      *authz.Guard
 	front      *front
 	notify     notifier
-	serving    atomic.Bool // the port is open and nothing is being stopped
+	phase      atomic.Pointer[statusapi.State] // starting, running or stopping
+	reloading  sync.Mutex                      // one reload at a time: all of one configuration counts, or all of the other
 }
 
 // Run opens the member, serves, and returns when ctx ended and everything that
@@ -88,10 +90,12 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
 		stage{"metrics", m.runMetrics, 5 * time.Second},
-		stage{"front", m.runFront, frontGrace + 5*time.Second},
+		// Before the front, so that it stops after it: a member that finishes long
+		// requests is alive.
 		stage{"watchdog", func(ctx context.Context) error { return m.notify.runWatchdog(ctx, m.healthy) }, 5 * time.Second},
+		stage{"front", m.runFront, frontGrace + 5*time.Second},
 	))
-	return errors.Join(err, m.close())
+	return errors.Join(err, m.front.close(), m.close())
 }
 
 // RunOffline opens the member without its port, calls fn with a client of it, and
@@ -152,6 +156,7 @@ func dialSoon(ctx context.Context, data string) (*adminapi.Client, error) {
 func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err error) {
 	m = &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier()}
 	m.cfg.Store(cfg)
+	m.enter(statusapi.StateStarting)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -257,9 +262,16 @@ func (m *member) openFront(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Whoever waits for the address must not find that of a member that was killed.
+	if err := os.Remove(m.addressFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	m.front = newFront(m.authority, cert, frontLimitsOf(cfg), m.log)
 	return m.front.open(ctx, cfg.Listen)
 }
+
+// addressFile tells scripts where the member serves, while it does.
+func (m *member) addressFile() string { return m.folder("listen.addr") }
 
 // serverCertificate is issued by our own CA and kept in the data folder.
 func (m *member) serverCertificate(ctx context.Context, cfg *config.Config) (*tls.Certificate, error) {
@@ -275,7 +287,7 @@ func (m *member) handler() http.Handler {
 	agents := agentapi.New(m.guard, m.code, m.engine, m.store, m.classifier, agentOptions(m.cfg.Load(), m)).Handler()
 	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.Stats().Puppet, Log: m.log}).Handler()
 	status := statusapi.New(m.guard, m.services(), statusapi.Options{
-		Metrics: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), Beans: m.beans, Log: m.log,
+		Metrics: m.metricsPage(), Beans: m.beans, Log: m.log,
 	}).Handler()
 	mux := http.NewServeMux()
 	if m.cfg.Load().CA.Enabled {
@@ -291,28 +303,24 @@ func (m *member) handler() http.Handler {
 // runFront tells the world that the member serves, serves, and takes it back
 // before it lets running requests finish.
 func (m *member) runFront(ctx context.Context) error {
-	cfg := m.cfg.Load()
 	if err := m.waitForEngine(ctx); err != nil {
 		return nil //nolint:nilerr // the member was stopped before it began; the engine tells if it was why
 	}
 	m.front.http.Handler = m.handler()
-	addrFile := filepath.Join(cfg.Data, "listen.addr")
-	if err := writeFile(addrFile, m.front.listener.Addr().String()+"\n"); err != nil {
+	if err := writeFile(m.addressFile(), m.front.listener.Addr().String()+"\n"); err != nil {
 		return err
 	}
-	m.serving.Store(true)
+	m.enter(statusapi.StateRunning)
 	if err := m.notify.send("READY=1"); err != nil {
 		m.log.Warn("service manager was not told that the member is ready", telemetry.KeyErr, err)
 	}
-	stopping := context.AfterFunc(ctx, func() {
-		m.serving.Store(false)
+	err := m.front.run(ctx, func() {
+		m.enter(statusapi.StateStopping)
 		if err := m.notify.send("STOPPING=1"); err != nil {
 			m.log.Warn("service manager was not told that the member stops", telemetry.KeyErr, err)
 		}
 	})
-	defer stopping()
-	err := m.front.run(ctx)
-	return errors.Join(err, os.Remove(addrFile))
+	return errors.Join(err, os.Remove(m.addressFile()))
 }
 
 // waitForEngine holds requests back, in the port's backlog, until the Ruby
@@ -344,9 +352,14 @@ func (m *member) runAdmin(ctx context.Context) error {
 	cfg := m.cfg.Load()
 	api := adminapi.New(adminapi.Member{
 		Authority: m.authority, Store: m.store, Journal: m.journal, Code: m.code, Compiler: m.engine, Classifier: m.classifier,
-		Name: string(cfg.Certname), Reload: m.reload,
+		Name: cfg.Certname, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)
+}
+
+// metricsPage gathers for a few collectors at a time; more of them get 503.
+func (m *member) metricsPage() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second})
 }
 
 // runMetrics serves /metrics without TLS on the address of metrics.listen, which
@@ -358,8 +371,11 @@ func (m *member) runMetrics(ctx context.Context) error {
 		return nil
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	srv := &http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	mux.Handle("GET /metrics", m.metricsPage())
+	srv := &http.Server{
+		Addr: addr, Handler: mux, ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
 	served := make(chan error, 1)
 	go func() { served <- srv.ListenAndServe() }()
 	select {

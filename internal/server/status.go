@@ -33,32 +33,30 @@ func (m *member) engineHealthy() error {
 // services are what /status/v1 shows, with the names that Puppet Server's clients
 // look for. Agents ask for "server" (8, 7) or "master" (5, 6).
 func (m *member) services() []statusapi.Service {
-	return []statusapi.Service{
-		{Name: "ca", Version: m.o.Version, Check: m.checkCA},
+	list := []statusapi.Service{
 		{Name: "server", Version: m.o.Version, Check: m.checkServer},
 		{Name: "master", Version: m.o.Version, Check: m.checkServer},
 		{Name: "jruby-metrics", Version: m.o.Version, Check: m.checkEngine},
 		{Name: "puppet-profiler", Version: m.o.Version, Check: m.checkStore},
 		{Name: "status-service", Version: m.o.Version, Check: m.checkSelf},
 	}
+	if m.cfg.Load().CA.Enabled { // or its API is not served, and agents must look elsewhere
+		list = append(list, statusapi.Service{Name: "ca", Version: m.o.Version, Check: m.checkCA})
+	}
+	return list
 }
 
-// phase is running, unless the member has not begun or has begun to stop.
-func (m *member) phase() statusapi.State {
-	if m.serving.Load() {
-		return statusapi.StateRunning
-	}
-	return statusapi.StateStopping
-}
+// enter begins a phase of the member's life; services that do well show it.
+func (m *member) enter(phase statusapi.State) { m.phase.Store(&phase) }
 
 func (m *member) checkCA(ctx context.Context, detail string) (statusapi.State, map[string]any) {
 	if _, err := m.journal.Origins(ctx); err != nil {
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
 	if detail != "debug" {
-		return m.phase(), nil
+		return *m.phase.Load(), nil
 	}
-	return m.phase(), map[string]any{"expirations": m.authority.Expirations()}
+	return *m.phase.Load(), map[string]any{"expirations": m.authority.Expirations()}
 }
 
 func (m *member) checkServer(ctx context.Context, detail string) (statusapi.State, map[string]any) {
@@ -66,7 +64,7 @@ func (m *member) checkServer(ctx context.Context, detail string) (statusapi.Stat
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
 	if detail != "debug" {
-		return m.phase(), nil
+		return *m.phase.Load(), nil
 	}
 	environments, err := m.code.Environments(ctx)
 	if err != nil {
@@ -76,7 +74,7 @@ func (m *member) checkServer(ctx context.Context, detail string) (statusapi.Stat
 	for i, e := range environments {
 		names[i] = string(e.Name)
 	}
-	return m.phase(), map[string]any{"environments": names, "puppet_version": m.engine.Stats().Puppet}
+	return *m.phase.Load(), map[string]any{"environments": names, "puppet_version": m.engine.Stats().Puppet}
 }
 
 func (m *member) checkEngine(_ context.Context, detail string) (statusapi.State, map[string]any) {
@@ -85,10 +83,10 @@ func (m *member) checkEngine(_ context.Context, detail string) (statusapi.State,
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
 	if detail != "debug" {
-		return m.phase(), nil
+		return *m.phase.Load(), nil
 	}
 	s := m.engine.Stats()
-	return m.phase(), map[string]any{"experimental": map[string]any{"metrics": map[string]any{
+	return *m.phase.Load(), map[string]any{"experimental": map[string]any{"metrics": map[string]any{
 		"num-jrubies": s.Workers, "num-free-jrubies": s.Workers - s.Busy, "queue-length": s.Waiting, "queue-limit": s.MaxQueue,
 		"average-borrow-time": s.Average.Milliseconds(),
 	}}}
@@ -98,7 +96,7 @@ func (m *member) checkStore(ctx context.Context, _ string) (statusapi.State, map
 	if err := m.storeAnswers(ctx); err != nil {
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
-	return m.phase(), nil
+	return *m.phase.Load(), nil
 }
 
 func (m *member) storeAnswers(ctx context.Context) error {
@@ -108,11 +106,11 @@ func (m *member) storeAnswers(ctx context.Context) error {
 
 func (m *member) checkSelf(_ context.Context, detail string) (statusapi.State, map[string]any) {
 	if detail != "debug" {
-		return m.phase(), nil
+		return *m.phase.Load(), nil
 	}
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	return m.phase(), map[string]any{"experimental": map[string]any{"jvm-metrics": map[string]any{
+	return *m.phase.Load(), map[string]any{"experimental": map[string]any{"jvm-metrics": map[string]any{
 		"up-time-ms": time.Since(m.started).Milliseconds(), "start-time-ms": m.started.UnixMilli(),
 		"heap-memory":      map[string]any{"used": mem.HeapAlloc, "committed": mem.HeapSys, "init": 0, "max": -1},
 		"threading":        map[string]any{"thread-count": runtime.NumGoroutine()},

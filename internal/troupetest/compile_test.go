@@ -17,21 +17,23 @@ func TestExportedResourcesReachOtherNodes(t *testing.T) {
 	s.WriteCode("production/manifests/site.pp", `
 		$root = $facts['sandbox']
 		node /^exporter/ {
-			@@file { "from ${trusted['certname']}": path => '/nowhere', content => "port ${facts['port']}\n", tag => 'service' }
+			$role = $trusted['extensions']['pp_role']
+			@@file { "from ${trusted['certname']}": path => '/nowhere', content => "${role} on ${facts['port']}\n", tag => 'service' }
 		}
 		node /^collector/ {
 			File <<| tag == 'service' |>> { path => "${root}/service" }
 		}`)
 	exporter := NewAgent(t, Puppet7, "exporter.example.test", s.Addr)
+	writeFile(t, filepath.Join(exporter.Dir, "conf", "csr_attributes.yaml"), "extension_requests:\n  pp_role: web\n")
 	exporter.Facts["port"] = "80"
 	exporter.Run().want(t, 0, "run of the exporter")
 	collector := enrolled(t, s, Puppet8, "collector.example.test")
-	wantFile(t, collector.Sandbox("service"), "port 80\n")
+	wantFile(t, collector.Sandbox("service"), "web on 80\n")
 
 	exporter.Facts["port"] = "443"
 	exporter.Run().want(t, 0, "second run of the exporter")
 	collector.Run().want(t, 2, "second run of the collector")
-	wantFile(t, collector.Sandbox("service"), "port 443\n")
+	wantFile(t, collector.Sandbox("service"), "web on 443\n")
 }
 
 func TestTheClassifierDecidesTheEnvironment(t *testing.T) {

@@ -152,9 +152,12 @@ func (s *Server) Stop() {
 	if s.proc.err != nil {
 		s.t.Errorf("troupe ended with %v", s.proc.err)
 	}
+	if s.hasProcesses() {
+		s.t.Error("the stopped member has left processes behind")
+	}
 }
 
-// Kill ends the process at once, as a power failure of one program; its workers must notice by themselves.
+// Kill ends the process at once, as a power failure of one program. Its workers must notice by themselves.
 func (s *Server) Kill() {
 	s.t.Helper()
 	if err := s.proc.signal(syscall.SIGKILL); err != nil {
@@ -163,6 +166,20 @@ func (s *Server) Kill() {
 	if err := s.proc.wait(startLimit); err != nil {
 		s.t.Fatal(err)
 	}
+	Eventually(s.t, startLimit, "the workers of the killed member end", func() bool { return !s.hasProcesses() })
+}
+
+// hasProcesses reports whether any process was started with a path below the data folder, as Ruby workers are.
+func (s *Server) hasProcesses() bool {
+	s.t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return slices.ContainsFunc(lines, func(path string) bool {
+		line, err := os.ReadFile(path)
+		return err == nil && bytes.Contains(line, []byte(s.Data+"/")) // a process may end while we look
+	})
 }
 
 // CLI runs a command of the binary on this member's data folder.

@@ -145,3 +145,21 @@ func TestATemplateKilledFromOutsideIsReplacedAndZygotesServeOn(t *testing.T) {
 	r.Drop("production")
 	r.compile(r.request("db01.example.test")) // needs a new zygote, so a new template
 }
+
+func TestAZygoteGoesOnForkingWhileItsChildrenDie(t *testing.T) {
+	r := newRig(t)
+	q := r.request("db01.example.test")
+	r.compile(q)
+	z, err := r.acquire(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.release(z)
+	for i := range 50 {
+		w, err := z.fork(t.Context(), r.o.Log)
+		if err != nil {
+			t.Fatalf("fork %d: %v", i, err)
+		}
+		w.kill()
+	}
+}

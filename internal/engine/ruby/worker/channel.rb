@@ -50,6 +50,8 @@ module Troupe
     # Returns the socket that follows a frame.
     def receive_socket
       @io.recv_io(UNIXSocket)
+    rescue Errno::EINTR
+      retry
     end
 
     def close
@@ -60,10 +62,17 @@ module Troupe
 
     def exactly(length)
       data = String.new(capacity: length)
-      data << @io.sysread([length - data.bytesize, 1 << 20].min) while data.bytesize < length
+      data << some(length - data.bytesize) while data.bytesize < length
       data
     rescue EOFError, Errno::ECONNRESET
       nil
+    end
+
+    # Unlike the buffered methods, sysread does not go on after a signal.
+    def some(length)
+      @io.sysread([length, 1 << 20].min)
+    rescue Errno::EINTR
+      retry
     end
   end
 end

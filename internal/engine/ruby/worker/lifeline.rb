@@ -12,8 +12,10 @@ module Troupe
       Thread.new do
         begin
           @io.sysread(1)
-        rescue StandardError => e
-          $stderr.puts "LIFELINE #{e.class} #{e.message} pid=#{Process.pid} pgid=#{Process.getpgrp}"
+        rescue Errno::EINTR # a child ended
+          retry
+        rescue StandardError
+          nil
         end
         Process.kill(:KILL, 0)
       end
