@@ -1,12 +1,17 @@
 package adminapi
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
+	"troupe/internal/authz"
 	"troupe/internal/engine"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
@@ -54,14 +59,11 @@ func (a *API) compile(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := puppet.Environment("production")
-	for _, e := range []puppet.Environment{puppet.Environment(q.Environment), node.Environment, facts.Environment} {
-		if e != "" {
-			env = e
-			break
-		}
+	env, err := puppet.ParseEnvironment(cmp.Or(q.Environment, string(node.Environment), string(facts.Environment), "production"))
+	if err != nil {
+		return nil, err
 	}
-	external, err := a.m.Classifier.External(ctx, name)
+	trusted, err := a.trustedOf(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +77,7 @@ func (a *API) compile(r *http.Request) (any, error) {
 	start := time.Now()
 	result, err := a.m.Compiler.Compile(ctx, engine.Request{
 		Certname: name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
-		Trusted:     puppet.Trusted{Authenticated: "remote", Certname: name, Hostname: name.Hostname(), Domain: name.Domain(), External: external},
+		Trusted:     trusted,
 		ServerFacts: map[string]string{"servername": a.m.Name, "environment": string(env)},
 		Rich:        true, Patient: true,
 	})
@@ -93,6 +95,9 @@ func (a *API) compile(r *http.Request) (any, error) {
 }
 
 func (a *API) factsFor(ctx context.Context, name puppet.Certname, given json.RawMessage) (puppet.Facts, error) {
+	if len(given) > 0 && given[0] != '{' {
+		return puppet.Facts{}, fault.New(fault.Invalid, "the facts must be one JSON object: name to value")
+	}
 	if len(given) > 0 {
 		return puppet.Facts{Certname: name, Timestamp: time.Now(), Values: given}, nil
 	}
@@ -101,6 +106,26 @@ func (a *API) factsFor(ctx context.Context, name puppet.Certname, given json.Raw
 		return facts, fault.New(fault.NotFound, "no facts of %s are stored; give some with --facts FILE (on the node: puppet facts show --render-as json)", name)
 	}
 	return facts, err
+}
+
+// trustedOf is $trusted as the node itself would get it: with the extensions of
+// its certificate, if this CA has issued one.
+func (a *API) trustedOf(ctx context.Context, name puppet.Certname) (puppet.Trusted, error) {
+	id := authz.Identity{Certname: name, Authenticated: true}
+	text, err := a.m.Authority.Certificate(ctx, string(name))
+	if err != nil && fault.KindOf(err) != fault.NotFound {
+		return puppet.Trusted{}, err
+	}
+	if block, _ := pem.Decode(text); block != nil {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return puppet.Trusted{}, fmt.Errorf("read the certificate of %s: %w", name, err)
+		}
+		id.Extensions = authz.Extensions(cert, a.m.CustomOIDs)
+	}
+	trusted := id.Trusted()
+	trusted.External, err = a.m.Classifier.External(ctx, name)
+	return trusted, err
 }
 
 func seconds(timings map[string]time.Duration) map[string]float64 {

@@ -394,6 +394,17 @@ func TestALostJournalDoesNotEndInASecondAuthority(t *testing.T) {
 	}
 }
 
+func TestUnknownKindsOfAuthoritiesAreRefused(t *testing.T) {
+	for _, o := range []Options{{KeyType: "dsa"}, {KeyType: EC256, Hierarchy: "flat"}, {KeyType: EC256, Policy: Policy{TTL: 60 * year}}} {
+		if a, err := Open(t.Context(), t.TempDir(), openJournal(t, t.TempDir()), o); err == nil {
+			t.Errorf("Open with %+v succeeded", o)
+			if err := a.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestTheKeyIsSealed(t *testing.T) {
 	b := newBench(t, testOptions())
 	sealed, err := b.vault.sealed()

@@ -198,6 +198,12 @@ func (a *Authority) create(ctx context.Context) error {
 		}
 		plan.name = "Puppet CA: " + host
 	}
+	if _, err := ParseHierarchy(string(plan.hierarchy)); err != nil {
+		return err
+	}
+	if _, err := ParseKeyType(string(plan.keyType)); err != nil {
+		return err
+	}
 	made, err := plan.make()
 	if err != nil {
 		return err

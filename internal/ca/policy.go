@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"fmt"
 	"strings"
 	"time"
 
@@ -242,10 +241,4 @@ func parseRequest(text []byte) (*x509.CertificateRequest, error) {
 		return nil, fault.New(fault.Invalid, "Certificate request has no common name")
 	}
 	return csr, nil
-}
-
-// String describes the policy in the log.
-func (p Policy) String() string {
-	return fmt.Sprintf("autosign %s, ttl %s, alt names %t, authorization extensions %t, duplicates %t, renewal %t",
-		p.Autosign, p.TTL, p.AllowSubjectAltNames, p.AllowAuthorizationExtensions, p.AllowDuplicateCerts, p.AllowAutoRenewal)
 }

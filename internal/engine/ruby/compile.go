@@ -11,6 +11,7 @@ import (
 	"troupe/internal/code"
 	"troupe/internal/engine"
 	"troupe/internal/fault"
+	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
 
@@ -172,7 +173,7 @@ func (p *Pool) describe(q engine.Request, err error) error {
 	return p.fail(q, err, "%s ended its worker process (%s): look for exit!, abort or a crash in code of environment %s", what, lost.ending, env)
 }
 
-func (p *Pool) tooLarge(what string, env any) string {
+func (p *Pool) tooLarge(what string, env puppet.Environment) string {
 	return fmt.Sprintf("%s needed more than %d MiB of memory and was stopped: look for data without end in environment %s, or raise the memory of workers",
 		what, 2*p.o.MaxMemory>>20, env)
 }

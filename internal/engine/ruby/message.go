@@ -1,6 +1,7 @@
 package ruby
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -78,18 +79,11 @@ func newCompileCommand(op string, q engine.Request, deadline time.Duration) (com
 		json json.RawMessage
 		kind string // first bytes allowed
 	}{{"classes", q.Classes, "[{n"}, {"parameters", q.Parameters, "{n"}, {"facts", q.Facts.Values, "{n"}} {
-		if len(part.json) > 0 && (!json.Valid(part.json) || !strings.ContainsRune(part.kind, firstRune(part.json))) {
+		if text := bytes.TrimSpace(part.json); len(text) > 0 && (!json.Valid(text) || strings.IndexByte(part.kind, text[0]) < 0) {
 			return c, fault.New(fault.Invalid, "%s of %s are not the JSON that a node has", part.name, q.Certname)
 		}
 	}
 	return c, nil
-}
-
-func firstRune(raw json.RawMessage) rune {
-	for _, r := range strings.TrimSpace(string(raw[:min(len(raw), 64)])) {
-		return r
-	}
-	return 0
 }
 
 // seconds rounds up: a limit of 0 would end the process at once.

@@ -32,7 +32,7 @@ func (r *rig) oracle(requests []engine.Request, exported []puppet.Resource, enc 
 		})
 	}
 	query, err := json.Marshal(map[string]any{
-		"environment": "production", "environmentpath": filepath.Join(r.root, "environments"), "basemodulepath": func() string { if os.Getenv("ORACLE_TIME") != "" { return "/usr/share/puppet/modules" }; return filepath.Join(r.root, "modules") }(),
+		"environment": "production", "environmentpath": filepath.Join(r.root, "environments"), "basemodulepath": filepath.Join(r.root, "modules"),
 		"code_id": requests[0].Version.ID, "server_facts": requests[0].ServerFacts, "exported": append([]puppet.Resource{}, exported...), "enc": enc,
 		"settings": r.settings(), "requests": list,
 	})

@@ -131,7 +131,9 @@ func (p *Pool) startTemplate(ctx context.Context, interpreter string, l launch) 
 	}
 	t.group.Go(func() { t.readOutput(p.o.Log) })
 	t.group.Go(func() {
-		ended := func(e event) { p.o.Log.Debug("ruby zygote ended", slog.Int("pid", e.PID), slog.String("how", e.ending())) }
+		ended := func(e event) {
+			p.o.Log.Debug("ruby zygote ended", slog.Int("pid", e.PID), slog.String("how", e.ending()))
+		}
 		if err := t.control.read(ctx, ended); err != nil {
 			p.o.Log.Error("ruby template cannot be understood", slog.Any(telemetry.KeyErr, err))
 		}

@@ -57,7 +57,6 @@ environment = Puppet.lookup(:environments).get!(QUERY['environment'])
 QUERY['requests'].each do |q|
   Puppet::Node.indirection.terminus_class = q['enc'] ? :exec : :plain
   trusted = Puppet::Context::TrustedInformation.new('remote', q['certname'], q['extensions'], {})
-  t0 = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
   Puppet.override(trusted_information: trusted, current_environment: environment) do
     facts = Puppet::Node::Facts.from_data_hash('name' => q['certname'], 'values' => q['facts'])
     catalog = Puppet::Resource::Catalog.indirection.find(
@@ -65,7 +64,6 @@ QUERY['requests'].each do |q|
                      static_catalog: q['static'] ? 'true' : nil, checksum_type: 'sha256.md5'
     )
     puts catalog.render(q['rich'] ? :rich_data_json : :json)
-    File.write("/tmp/E/oracle.time", "#{Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)-t0}\n", mode: "a")
   rescue StandardError => e
     puts({ 'error' => e.message }.to_json)
   end
