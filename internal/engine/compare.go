@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -253,19 +254,17 @@ func (c *comparison) list(like Difference, a, b []string) {
 		inA = append(inA, s)
 	}
 	var inB []string
-	for i := len(b) - 1; i >= 0; i-- { // the surplus of an element that is there more than once is its last ones
-		if s := b[i]; count[s] > 0 {
+	for _, s := range slices.Backward(b) { // the surplus of an element that is there more than once is its last ones
+		if count[s] > 0 {
 			count[s]--
 			d := like
 			d.B = s
 			c.found = append(c.found, d)
 			continue
 		}
-		inB = append(inB, b[i])
+		inB = append(inB, s)
 	}
-	for i, j := 0, len(inB)-1; i < j; i, j = i+1, j-1 {
-		inB[i], inB[j] = inB[j], inB[i]
-	}
+	slices.Reverse(inB)
 	like.Name = "order"
 	c.order(like, inA, inB)
 }

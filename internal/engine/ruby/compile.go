@@ -108,7 +108,7 @@ func (p *Pool) run(ctx context.Context, q engine.Request, command any) (answer, 
 
 	for attempt := 1; ; attempt++ {
 		a, err := p.attempt(ctx, q, command, start, attempt > 1)
-		lost, isLost := errors.AsType[*errLost](err)
+		lost, isLost := errors.AsType[*lostError](err)
 		if !isLost || lost.cause != died || !lost.fromOutside || attempt == attempts {
 			return a, err
 		}
@@ -135,7 +135,7 @@ func (p *Pool) attempt(ctx context.Context, q engine.Request, command any, start
 	queued, began := time.Since(start), time.Now()
 	e, body, err := w.exchange(ctx, command, bounds{deadline: p.o.Deadline, memory: 2 * p.o.MaxMemory}, p.answer)
 	p.count(+1)
-	if lost, ok := errors.AsType[*errLost](err); ok {
+	if lost, ok := errors.AsType[*lostError](err); ok {
 		lost.learn(z.control.death(w.pid), w)
 	}
 	took := time.Since(began)
@@ -150,7 +150,7 @@ func (p *Pool) attempt(ctx context.Context, q engine.Request, command any, start
 // describe turns what happened to a worker into what the agent and the operator
 // should know.
 func (p *Pool) describe(q engine.Request, err error) error {
-	lost, ok := errors.AsType[*errLost](err)
+	lost, ok := errors.AsType[*lostError](err)
 	if !ok {
 		return err
 	}
@@ -169,8 +169,10 @@ func (p *Pool) describe(q engine.Request, err error) error {
 		return p.fail(q, err, "%s", p.tooLarge(what, env))
 	case garbled:
 		return p.fail(q, err, "%s ended with an answer that cannot be understood: code of environment %s disturbs its worker process", what, env)
+	case died:
+		return p.fail(q, err, "%s ended its worker process (%s): look for exit!, abort or a crash in code of environment %s", what, lost.ending, env)
 	}
-	return p.fail(q, err, "%s ended its worker process (%s): look for exit!, abort or a crash in code of environment %s", what, lost.ending, env)
+	return err
 }
 
 func (p *Pool) tooLarge(what string, env puppet.Environment) string {

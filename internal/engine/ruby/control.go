@@ -166,7 +166,7 @@ func (c *control) fork(ctx context.Context) (*net.UnixConn, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	defer theirs.Close() //nolint:errcheck // a copy of a descriptor that the child has by now
+	defer theirs.Close() // the child has a copy by now
 	e, err := c.command(ctx, plainCommand{Op: "fork"}, theirs)
 	if err == nil && e.Event != "forked" {
 		err = fmt.Errorf("forking: %s", e.Error)
@@ -189,5 +189,5 @@ func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
 	if err = errors.Join(err, file.Close()); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("making a socket: %w", err), theirs.Close())
 	}
-	return conn.(*net.UnixConn), theirs, nil //nolint:errcheck // a unix socket makes no other type
+	return conn.(*net.UnixConn), theirs, nil
 }

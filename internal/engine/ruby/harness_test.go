@@ -93,6 +93,7 @@ func openDir(t *testing.T) string {
 
 // on returns the rig for a subtest.
 func (r *rig) on(t *testing.T) *rig {
+	t.Helper()
 	sub := *r
 	sub.t = t
 	return &sub

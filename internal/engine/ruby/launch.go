@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
@@ -216,8 +217,6 @@ func (p *Pool) settings() map[string]string {
 		"confdir": filepath.Join(home, "conf"), "codedir": filepath.Join(home, "conf", "code"), "vardir": filepath.Join(home, "var"),
 		"rundir": filepath.Join(home, "var", "run"), "logdir": filepath.Join(home, "var", "log"), "publicdir": filepath.Join(home, "var", "public"),
 	}
-	for name, value := range p.o.Settings {
-		s[name] = value
-	}
+	maps.Copy(s, p.o.Settings)
 	return s
 }

@@ -79,6 +79,7 @@ func serveForTest(dir string) error {
 		return err
 	}
 	looping, endLoop := context.WithCancel(ctx)
+	defer endLoop()
 	loop := make(chan error, 1)
 	go func() {
 		_, err := p.Compile(looping, request("trouble.example.test", "loop"))
@@ -232,19 +233,20 @@ func TestANewVersionTakesOverUnderLoadAndTheOldOneGoes(t *testing.T) {
 	r.compile(before)
 
 	ctx, stop := context.WithCancel(t.Context())
+	calls := context.WithoutCancel(ctx) // each call ends by itself
 	var load sync.WaitGroup
 	results := make(chan engine.Result, 1000)
 	for range 3 {
 		load.Go(func() {
 			for ctx.Err() == nil {
-				v, err := r.repo.Current(t.Context(), "production")
+				v, err := r.repo.Current(calls, "production")
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				q := before
 				q.Version = v
-				result, err := r.Compile(t.Context(), q)
+				result, err := r.Compile(calls, q)
 				if err != nil {
 					t.Errorf("a compile failed during the change: %v", err)
 					return
@@ -316,10 +318,12 @@ func TestAFullQueueRefusesTheHastyAndTakesThePatient(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Workers = 1; o.MaxQueue = 1; o.Deadline = 30 * time.Second })
 	r.compile(r.request("db01.example.test"))
 
+	sleeper, patient := r.trouble("sleep"), r.request("db01.example.test")
+	patient.Patient = true
 	held, release := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	all.Go(func() {
-		if _, err := r.Compile(held, r.trouble("sleep")); fault.KindOf(err) != fault.Unavailable {
+		if _, err := r.Compile(held, sleeper); fault.KindOf(err) != fault.Unavailable {
 			t.Errorf("the compile that was cancelled gets %v, want Unavailable", err)
 		}
 	})
@@ -338,9 +342,7 @@ func TestAFullQueueRefusesTheHastyAndTakesThePatient(t *testing.T) {
 	}
 	gone, leave := context.WithCancel(t.Context())
 	all.Go(func() {
-		q := r.request("db01.example.test")
-		q.Patient = true
-		if _, err := r.Compile(gone, q); !errors.Is(err, context.Canceled) {
+		if _, err := r.Compile(gone, patient); !errors.Is(err, context.Canceled) {
 			t.Errorf("the one that went away gets %v", err)
 		}
 	})

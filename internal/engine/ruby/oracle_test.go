@@ -124,6 +124,7 @@ func TestCatalogsAreThoseOfThePlainLibraryByteForByte(t *testing.T) {
 }
 
 func compareWithLibrary(t *testing.T, lib []string) {
+	t.Helper()
 	withPeers := func(o *Options) {
 		o.PuppetLib = lib
 		o.Resources = func(_ context.Context, q store.ResourceQuery) ([]puppet.Resource, error) {

@@ -164,7 +164,7 @@ func (p *Pool) discard(z *zygote, w *worker) {
 }
 
 // learn completes what is known about a lost worker.
-func (e *errLost) learn(death event, w *worker) {
+func (e *lostError) learn(death event, w *worker) {
 	e.ending = death.ending()
 	byUs := w.dead.Load() && e.cause != died
 	// Killed by somebody else, or its zygote is gone too and nobody saw.

@@ -158,8 +158,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the lifeline of Ruby processes: %w", err)
 	}
-	defer ourEnd.Close()   //nolint:errcheck // closing is all that it is for
-	defer lifeline.Close() //nolint:errcheck // only the children read it
+	defer ourEnd.Close()   // closing is all that it is for
+	defer lifeline.Close() // only the children read it
 	l.lifeline = lifeline
 
 	// Processes outlive ctx until the last compile has ended: zygotes end first,

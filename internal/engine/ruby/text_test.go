@@ -3,6 +3,7 @@ package ruby
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -122,7 +123,7 @@ func TestFramesAreReadWholeOrNotAtAll(t *testing.T) {
 			t.Errorf("%d bytes of %d were taken for a frame", n, len(whole))
 		}
 	}
-	if _, _, err := readFrame(bytes.NewReader(nil)); err != io.EOF {
+	if _, _, err := readFrame(bytes.NewReader(nil)); !errors.Is(err, io.EOF) {
 		t.Errorf("the end gives %v, want EOF", err)
 	}
 	if _, _, err := readFrame(strings.NewReader("\xff\xff\xff\xff\x00\x00\x00\x00")); err == nil {

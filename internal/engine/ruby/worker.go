@@ -64,16 +64,16 @@ const (
 	garbled                    // it did not speak the protocol
 )
 
-// errLost is returned for a request whose worker is gone or has to go.
-type errLost struct {
+// A lostError is returned for a request whose worker is gone or has to go.
+type lostError struct {
 	cause       cause
 	err         error
 	ending      string // how its process ended
 	fromOutside bool   // nothing that it did ended it
 }
 
-func (e *errLost) Error() string { return fmt.Sprintf("worker lost: %v", e.err) }
-func (e *errLost) Unwrap() error { return e.err }
+func (e *lostError) Error() string { return fmt.Sprintf("worker lost: %v", e.err) }
+func (e *lostError) Unwrap() error { return e.err }
 
 // bounds are what one request may take.
 type bounds struct {
@@ -85,7 +85,7 @@ type bounds struct {
 const memoryInterval = 100 * time.Millisecond
 
 // exchange sends a command and returns the answer with its body. Questions that
-// come before it are answered by ask. An error is an *errLost, and the worker
+// come before it are answered by ask. An error is an *lostError, and the worker
 // has been killed.
 func (w *worker) exchange(ctx context.Context, command any, b bounds, ask func(context.Context, event) any) (event, []byte, error) {
 	w.requests++
@@ -107,7 +107,7 @@ func (w *worker) exchange(ctx context.Context, command any, b bounds, ask func(c
 		verdict = garbled
 	}
 	w.kill()
-	return event{}, nil, &errLost{cause: verdict, err: err}
+	return event{}, nil, &lostError{cause: verdict, err: err}
 }
 
 func (w *worker) converse(ctx context.Context, command any, ask func(context.Context, event) any) (event, []byte, error) {
