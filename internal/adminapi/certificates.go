@@ -107,7 +107,7 @@ func (a *API) sign(r *http.Request) (any, error) {
 			return nil, err
 		}
 		for _, p := range pending {
-			q.Certnames = append(q.Certnames, string(p.Name))
+			q.Certnames = append(q.Certnames, p.Name)
 		}
 	}
 	return each(q.Certnames, func(n puppet.Certname) error { return a.m.Authority.Sign(r.Context(), n, q.TTL) }), nil

@@ -63,7 +63,7 @@ func Main(ctx context.Context, args []string, env Env) int {
 type usageError struct{ error }
 
 // exitCode ends the process with a code after the command has said everything itself.
-type exitCode int
+type exitCode int //nolint:errname // it is a code, not a failure to be wrapped
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 

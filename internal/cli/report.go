@@ -101,7 +101,7 @@ func showReport(w *tabwriter.Writer, r adminapi.ReportDetail) error {
 		fmt.Fprintln(w)
 	}
 	for _, l := range r.Logs {
-		fmt.Fprintf(w, "%-7s %s: %s\n", l.Level, l.Source, strings.ReplaceAll(strings.TrimSpace(l.Message), "\n", "\n        "))
+		fmt.Fprintf(w, "%-7s %s: %s\n", l.Level, l.Source, strings.NewReplacer("\t", "  ", "\n", "\n        ").Replace(strings.TrimSpace(l.Message)))
 	}
 	return nil
 }

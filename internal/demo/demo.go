@@ -44,7 +44,6 @@ type stage struct {
 	dir    string
 	puppet string
 	port   string
-	server *exec.Cmd
 	took   []timing
 }
 

@@ -59,7 +59,7 @@ func (r *run) apply(ctx context.Context, cat *catalog) applied {
 
 func (r *run) applyResource(ctx context.Context, cat *catalog, res resource, buckets map[string]bool) (changed bool, err error) {
 	switch {
-	case res.Type == "File" && len(res.list("source")) > 0 && res.Parameters["content"] == nil:
+	case res.Type == "File" && len(res.sources()) > 0 && res.Parameters["content"] == nil:
 		if res.recursive() {
 			return r.applyTree(ctx, cat, res, buckets)
 		}
@@ -94,7 +94,7 @@ func (r *run) applySource(ctx context.Context, cat *catalog, res resource, bucke
 	if checksum == "" {
 		checksum = r.agent.dialect.digest
 	}
-	for _, source := range res.list("source") {
+	for _, source := range res.sources() {
 		from, remote := sourcePath(source)
 		if !remote {
 			continue
@@ -108,12 +108,12 @@ func (r *run) applySource(ctx context.Context, cat *catalog, res resource, bucke
 		}
 	}
 	return false, fmt.Errorf("could not retrieve information from environment %s source(s) %s",
-		r.environment, strings.Join(res.list("source"), ", "))
+		r.environment, strings.Join(res.sources(), ", "))
 }
 
 // applyTree writes every file below a source.
 func (r *run) applyTree(ctx context.Context, cat *catalog, res resource, buckets map[string]bool) (changed bool, err error) {
-	for _, source := range res.list("source") {
+	for _, source := range res.sources() {
 		from, remote := sourcePath(source)
 		if !remote {
 			continue

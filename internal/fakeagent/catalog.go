@@ -40,13 +40,13 @@ func (r resource) text(name string) string {
 	return s
 }
 
-// list returns a parameter that is a string or an array of strings.
-func (r resource) list(name string) []string {
+// sources returns the parameter source, which is a string or an array of strings.
+func (r resource) sources() []string {
 	var many []string
-	if json.Unmarshal(r.Parameters[name], &many) == nil {
+	if json.Unmarshal(r.Parameters["source"], &many) == nil {
 		return many
 	}
-	if one := r.text(name); one != "" {
+	if one := r.text("source"); one != "" {
 		return []string{one}
 	}
 	return nil
@@ -69,13 +69,21 @@ func (r *run) requestCatalog(ctx context.Context) (*catalog, error) {
 	d, environment := r.agent.dialect, pair{"environment", r.environment}
 	format, facts := pair{"facts_format", "application/json"}, pair{"facts", escapeQuery(string(r.facts()))}
 	form := []pair{
-		format, facts, environment, {"configured_environment", r.agent.o.Environment}, {"check_environment", "true"},
-		{"transaction_uuid", r.uuid}, {"job_uuid", ""}, {"static_catalog", "true"}, {"checksum_type", d.checksumTypes},
+		format, facts, environment,
+		{"configured_environment", r.agent.o.Environment},
+		{"check_environment", "true"},
+		{"transaction_uuid", r.uuid},
+		{"job_uuid", ""},
+		{"static_catalog", "true"},
+		{"checksum_type", d.checksumTypes},
 	}
 	if d.legacy {
 		form = []pair{
-			environment, format, facts, {"transaction_uuid", r.uuid}, {"static_catalog", "true"},
-			{"checksum_type", d.checksumTypes}, {"fail_on_404", "true"},
+			environment, format, facts,
+			{"transaction_uuid", r.uuid},
+			{"static_catalog", "true"},
+			{"checksum_type", d.checksumTypes},
+			{"fail_on_404", "true"},
 		}
 	}
 

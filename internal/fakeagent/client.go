@@ -16,8 +16,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -41,6 +44,7 @@ type client struct {
 type connection struct {
 	net.Conn
 
+	raw     net.Conn // below TLS
 	number  int
 	address string
 	trust   *trust
@@ -211,7 +215,7 @@ func copyDecoded(kept, sink io.Writer, body io.Reader, coding string) error {
 		return cut(err)
 	}
 	if sink != nil {
-		_, err = io.Copy(sink, from)
+		_, err = io.Copy(sink, from) //nolint:gosec // sinks are hashes and bounded buffers: nothing grows
 		return cut(err)
 	}
 	n, err := io.Copy(kept, io.LimitReader(from, maxBody+1))
@@ -253,20 +257,26 @@ func (c *client) connect(ctx context.Context, address string, t *trust) error {
 	return nil
 }
 
-// borrow takes the most recently used connection that has not expired, or opens one.
+// borrow takes the most recently used connection that has neither expired nor been closed by the server, or opens one.
 func (c *client) borrow(ctx context.Context, address string, t *trust) (*connection, error) {
 	now := time.Now()
-	for i := len(c.idle) - 1; i >= 0; i-- {
-		conn := c.idle[i]
-		if !now.Before(conn.expires) {
-			c.idle = append(c.idle[:i], c.idle[i+1:]...)
+	c.idle = slices.DeleteFunc(c.idle, func(conn *connection) bool {
+		expired := !now.Before(conn.expires)
+		if expired {
 			c.drop(conn)
+		}
+		return expired
+	})
+	for i, conn := range slices.Backward(c.idle) {
+		if conn.address != address || conn.trust != t {
 			continue
 		}
-		if conn.address == address && conn.trust == t {
-			c.idle = append(c.idle[:i], c.idle[i+1:]...)
+		c.idle = slices.Delete(c.idle, i, i+1)
+		if !conn.closedByPeer() {
 			return conn, nil
 		}
+		c.drop(conn) // net/http notices before it sends, and connects again
+		break
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, c.o.ConnectTimeout)
@@ -281,7 +291,37 @@ func (c *client) borrow(ctx context.Context, address string, t *trust) (*connect
 		_ = raw.Close()
 		return nil, fmt.Errorf("connect to %s: %w", address, err)
 	}
-	return &connection{Conn: secure, number: c.opened, address: address, trust: t, reader: bufio.NewReader(secure)}, nil
+	return &connection{
+		Conn: secure, raw: raw, number: c.opened, address: address, trust: t, reader: bufio.NewReader(secure),
+	}, nil
+}
+
+// closedByPeer is what Ruby's net/http asks before it uses a connection again (Net::HTTP#begin_transport): is there
+// something to read, and is it the end?
+func (c *connection) closedByPeer() bool {
+	if socket, ok := c.raw.(syscall.Conn); ok && !readable(socket) {
+		return false
+	}
+	if c.SetReadDeadline(time.Now().Add(time.Millisecond)) != nil {
+		return true
+	}
+	_, err := c.reader.Peek(1)
+	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// readable looks without waiting and without taking anything.
+func readable(socket syscall.Conn) bool {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return true
+	}
+	waiting := true
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		waiting = !errors.Is(err, syscall.EAGAIN)
+		return true
+	})
+	return waiting || err != nil
 }
 
 func (c *client) release(conn *connection) {

@@ -90,7 +90,7 @@ type request struct {
 }
 
 // headers returns the header lines in the order of the generation, but for Host, which depends on the connection.
-func (d dialect) headers(r request, host string, length string) []field {
+func (d dialect) headers(r request, host, length string) []field {
 	var h []field
 	switch {
 	case r.bare:

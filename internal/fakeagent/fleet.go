@@ -48,7 +48,7 @@ func (f *Fleet) Run(ctx context.Context) FleetResult {
 	var wg sync.WaitGroup
 	for _, a := range f.Agents {
 		wg.Go(func() {
-			if f.Splay > 0 && sleep(ctx, rand.N(f.Splay)) != nil {
+			if f.Splay > 0 && sleep(ctx, rand.N(f.Splay)) != nil { //nolint:gosec // spread, not secrecy
 				return
 			}
 			select {

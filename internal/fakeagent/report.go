@@ -100,8 +100,10 @@ func newStatus(res resource, start time.Time, changed bool, err error) resourceS
 	if !s.OutOfSync {
 		return s
 	}
-	e := event{Property: "ensure", PreviousValue: "absent", DesiredValue: "present", Message: "created", Name: res.Type + "_created",
-		Status: "success", Time: s.Time}
+	e := event{
+		Property: "ensure", PreviousValue: "absent", DesiredValue: "present", Message: "created", Name: res.Type + "_created",
+		Status: "success", Time: s.Time,
+	}
 	if err != nil {
 		e.Status, e.Message = "failure", err.Error()
 	}
@@ -152,8 +154,11 @@ func (r *run) report(cat *catalog, done applied) report {
 	}
 	rep.Metrics = map[string]metric{
 		"resources": {Name: "resources", Label: "Resources", Values: [][3]any{
-			{"total", "Total", done.total}, {"failed", "Failed", done.failed}, {"changed", "Changed", done.changed},
-			{"out_of_sync", "Out of sync", done.changed + done.failed}, {"skipped", "Skipped", 0},
+			{"total", "Total", done.total},
+			{"failed", "Failed", done.failed},
+			{"changed", "Changed", done.changed},
+			{"out_of_sync", "Out of sync", done.changed + done.failed},
+			{"skipped", "Skipped", 0},
 		}},
 		"changes": {Name: "changes", Label: "Changes", Values: [][3]any{{"total", "Total", done.changed}}},
 		"events": {Name: "events", Label: "Events", Values: [][3]any{

@@ -57,8 +57,10 @@ type stub struct {
 
 func newStub(t *testing.T) *stub {
 	t.Helper()
-	s := &stub{t: t, files: map[string]string{}, catalog: `{"environment":"production","catalog_uuid":"c1","resources":[]}`,
-		signed: map[string][]byte{}, leafLife: 365 * 24 * time.Hour}
+	s := &stub{
+		t: t, files: map[string]string{}, catalog: `{"environment":"production","catalog_uuid":"c1","resources":[]}`,
+		signed: map[string][]byte{}, leafLife: 365 * 24 * time.Hour,
+	}
 	s.makeCA()
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -263,6 +265,8 @@ func (s *stub) entry(name, relative string, query url.Values) map[string]any {
 		digest := sha256.Sum256([]byte(s.files[name]))
 		sum = hex.EncodeToString(digest[:])
 	}
-	return map[string]any{"path": "/code/" + name, "relative_path": relative, "type": "file",
-		"checksum": map[string]string{"type": kind, "value": "{" + kind + "}" + sum}}
+	return map[string]any{
+		"path": "/code/" + name, "relative_path": relative, "type": "file",
+		"checksum": map[string]string{"type": kind, "value": "{" + kind + "}" + sum},
+	}
 }

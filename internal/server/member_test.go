@@ -208,6 +208,7 @@ func try(ctx context.Context, c *http.Client, method, path string, body io.Reade
 	if err != nil {
 		return 0, "", err
 	}
+	req.Header.Set("Accept", "application/json, */*")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}

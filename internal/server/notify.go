@@ -42,6 +42,8 @@ func (n notifier) runWatchdog(ctx context.Context, healthy func(context.Context)
 	}
 	tick := time.NewTicker(every / 2)
 	defer tick.Stop()
+	const alive = "WATCHDOG=1"
+	pet := alive
 	for {
 		select {
 		case <-ctx.Done():
@@ -50,12 +52,11 @@ func (n notifier) runWatchdog(ctx context.Context, healthy func(context.Context)
 			cctx, cancel := context.WithTimeout(ctx, every/4) // so that a slow answer is still in time
 			err := healthy(cctx)
 			cancel()
-			if err == nil {
-				err = n.send("WATCHDOG=1")
-			} else {
-				err = n.send("STATUS=" + err.Error())
+			state := pet
+			if pet = alive; err != nil {
+				state, pet = "STATUS="+err.Error(), alive+"\nSTATUS=" // the next pet takes the complaint back
 			}
-			if err != nil {
+			if n.send(state) != nil {
 				continue // systemd decides what a missing pet means
 			}
 		}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"net"
 
 	"troupe/internal/agentapi"
@@ -51,9 +52,11 @@ func autosign(cfg *config.Config) ca.Autosign {
 }
 
 func codeOptions(cfg *config.Config, m *member) (code.Options, error) {
+	// Only the Ruby workers read snapshots: Hiera data may hold secrets.
+	_, _, group := m.engine.Account()
 	o := code.Options{
 		EnvironmentPath: cfg.EnvironmentPath, BaseModulePath: cfg.BaseModulePath, Settings: cfg.Puppet,
-		Dir: m.folder("versions"), Interval: cfg.Code.Interval, Keep: cfg.Code.Keep, Log: m.log, Registerer: m.registry,
+		Dir: m.folder("versions"), Group: group, Interval: cfg.Code.Interval, Keep: cfg.Code.Keep, Log: m.log, Registerer: m.registry,
 	}
 	if cfg.FileserverConf == "" {
 		return o, nil
@@ -70,14 +73,31 @@ func engineOptions(cfg *config.Config, m *member) ruby.Options {
 	return ruby.Options{
 		Ruby: cfg.Engine.Ruby, PuppetLib: cfg.Engine.PuppetLib, Workers: cfg.Engine.Workers, MaxQueue: cfg.Engine.MaxQueue,
 		Deadline: cfg.Engine.Deadline, MaxRequests: cfg.Engine.MaxRequests, MaxMemory: cfg.Engine.MaxMemory,
-		User: cfg.Engine.User, Dir: m.folder("engine"), Settings: cfg.Engine.Settings,
+		User: cfg.Engine.User, Dir: m.folder("engine"), Settings: puppetSettings(cfg),
 		Resources: m.store.ExportedResources, Warm: m.store.RecentNodes, Log: m.log, Registerer: m.registry,
 	}
 }
 
+// puppetSettings are what a manifest may read as $settings::NAME and what shapes a
+// compile: all that puppet.conf says, where it lies, and what our own file adds.
+func puppetSettings(cfg *config.Config) map[string]string {
+	out := maps.Clone(cfg.Puppet)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out["certname"], out["codedir"] = cfg.Certname, cfg.CodeDir
+	if dir := cfg.Layout.ConfDir; dir != "" {
+		out["confdir"] = dir
+	}
+	maps.Copy(out, cfg.Engine.Settings)
+	return out
+}
+
 func classifierOptions(cfg *config.Config, m *member) classifier.Options {
-	return classifier.Options{Command: cfg.Classifier.Command, Timeout: cfg.Classifier.Timeout, Cache: m.store, Log: m.log,
-		External: cfg.Engine.Settings["trusted_external_command"]}
+	return classifier.Options{
+		Command: cfg.Classifier.Command, Timeout: cfg.Classifier.Timeout, Cache: m.store, Log: m.log,
+		External: cfg.Engine.Settings["trusted_external_command"],
+	}
 }
 
 // guardOptions reads auth.conf, or takes the default rules when there is none.

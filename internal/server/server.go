@@ -151,61 +151,63 @@ func dialSoon(ctx context.Context, data string) (*adminapi.Client, error) {
 	}
 }
 
-// open opens every part that has state, in the order in which they lean on each
-// other. Nothing runs yet. What was opened is closed when a later part fails.
-func open(ctx context.Context, cfg *config.Config, o Options) (m *member, err error) {
-	m = &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier()}
+// open returns a member with every part that has state. Nothing runs yet. What was
+// opened is closed when a later part fails.
+func open(ctx context.Context, cfg *config.Config, o Options) (*member, error) {
+	m := &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier()}
 	m.cfg.Store(cfg)
 	m.enter(statusapi.StateStarting)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.close())
-		}
-	}()
+	if err := m.openParts(ctx, cfg); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
 
+// openParts opens the parts in the order in which they lean on each other.
+func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) {
 	// Workers of another user read snapshots below this folder, so it can be
 	// passed through; each part keeps its own folder to itself.
 	if err := os.MkdirAll(cfg.Data, 0o711); err != nil { //nolint:gosec // see above
-		return nil, fmt.Errorf("create the data folder: %w", err)
+		return fmt.Errorf("create the data folder: %w", err)
 	}
 	if err := ownEnvironment(cfg); err != nil {
-		return nil, err
+		return err
 	}
 	m.journal, err = journal.Open(m.folder("journal"), journal.Options{Log: m.log, Registerer: m.registry})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.store, err = store.Open(ctx, m.folder("store"), m.journal, storeOptions(cfg, m))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.authority, err = ca.Open(ctx, m.folder("ca"), m.journal, caOptions(cfg, m))
 	if err != nil {
-		return nil, err
-	}
-	codeOpts, err := codeOptions(cfg, m)
-	if err != nil {
-		return nil, err
-	}
-	m.code, err = code.New(codeOpts)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	m.engine, err = ruby.New(engineOptions(cfg, m))
 	if err != nil {
-		return nil, err
+		return err
+	}
+	codeOpts, err := codeOptions(cfg, m)
+	if err != nil {
+		return err
+	}
+	m.code, err = code.New(codeOpts)
+	if err != nil {
+		return err
 	}
 	m.classifier, err = classifier.New(classifierOptions(cfg, m))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	guard, err := guardOptions(cfg, m)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.guard = authz.NewGuard(guard)
-	return m, nil
+	return nil
 }
 
 // ownEnvironment makes an empty production environment when nobody has said where
@@ -248,7 +250,7 @@ func (m *member) stages() []stage {
 		{"store", m.store.Run, 20 * time.Second},
 		{"ca", m.authority.Run, 10 * time.Second},
 		{"code", m.code.Run, 10 * time.Second},
-		{"engine", m.engine.Run, 30 * time.Second},
+		{"engine", m.engine.Run, frontGrace + 10*time.Second},
 	}
 }
 
@@ -273,9 +275,11 @@ func (m *member) openFront(ctx context.Context) error {
 // addressFile tells scripts where the member serves, while it does.
 func (m *member) addressFile() string { return m.folder("listen.addr") }
 
-// serverCertificate is issued by our own CA and kept in the data folder.
+// serverCertificate is issued by our own CA and kept in the data folder. It is good
+// for "puppet", the name that agents ask for when nobody told them another.
 func (m *member) serverCertificate(ctx context.Context, cfg *config.Config) (*tls.Certificate, error) {
-	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: puppet.Certname(cfg.Certname), AltNames: cfg.DNSAltNames, KeyType: ca.KeyType(cfg.TLS.KeyType), Client: true})
+	names := append([]string{"puppet"}, cfg.DNSAltNames...)
+	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: puppet.Certname(cfg.Certname), AltNames: names, KeyType: ca.KeyType(cfg.TLS.KeyType), Client: true})
 	if err != nil {
 		return nil, fmt.Errorf("server certificate of %s: %w", cfg.Certname, err)
 	}

@@ -133,7 +133,7 @@ func (m *member) beans() map[string]statusapi.Bean {
 	runtime.ReadMemStats(&mem)
 	s := m.engine.Stats()
 	value := func(v any) statusapi.Bean { return statusapi.Bean{"Value": v} }
-	prefix := "puppetserver:name=puppetlabs." + string(m.cfg.Load().Certname)
+	prefix := "puppetserver:name=puppetlabs." + m.cfg.Load().Certname
 	return map[string]statusapi.Bean{
 		"java.lang:type=Memory": {"HeapMemoryUsage": map[string]any{"used": mem.HeapAlloc, "committed": mem.HeapSys, "init": 0, "max": -1}},
 		"java.lang:type=Runtime": {

@@ -8,7 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
@@ -91,11 +91,11 @@ func anonymous(t *testing.T, m *member) {
 		code int
 		text string
 	}{
-		"/puppet-ca/v1/certificate/ca":                               {200, "BEGIN CERTIFICATE"},
-		"/puppet-ca/v1/certificate_revocation_list/ca":               {200, "BEGIN X509 CRL"},
-		"/status/v1/simple/server":                                   {200, "running"},
-		"/status/v1/simple":                                          {200, "running"},
-		"/metrics":                                                   {403, "Forbidden request: /metrics (method :get)"},
+		"/puppet-ca/v1/certificate/ca":                 {200, "BEGIN CERTIFICATE"},
+		"/puppet-ca/v1/certificate_revocation_list/ca": {200, "BEGIN X509 CRL"},
+		"/status/v1/simple/server":                     {200, "running"},
+		"/status/v1/simple":                            {200, "running"},
+		"/metrics":                                     {403, "Forbidden request: /metrics (method :get)"},
 		"/puppet/v3/node/first.example.test?environment=production":  {403, "Forbidden request: /puppet/v3/node/first.example.test (method :get)"},
 		"/puppet-ca/v1/certificate_status/first.example.test":        {403, "Forbidden request"},
 		"/puppet/v3/file_metadatas/plugins?environment=production":   {403, "Forbidden request"},
@@ -130,9 +130,9 @@ func agent(t *testing.T, m *member) {
 
 // catalogForm is an agent's request for a catalog.
 func catalogForm(certname string) *strings.Reader {
-	facts, _ := json.Marshal(map[string]any{"name": certname, "values": map[string]any{"os": map[string]any{"family": "Debian"}}, "timestamp": time.Now().Format(time.RFC3339)})
+	facts := fmt.Sprintf(`{"name":%q,"values":{"os":{"family":"Debian"}},"timestamp":%q}`, certname, time.Now().Format(time.RFC3339))
 	return strings.NewReader(url.Values{
-		"environment": {"production"}, "facts_format": {"application/json"}, "facts": {url.QueryEscape(string(facts))}, "transaction_uuid": {"7c2b9d0e-3f51-4a8a-9c1e-2b60f7d0a001"},
+		"environment": {"production"}, "facts_format": {"application/json"}, "facts": {url.QueryEscape(facts)}, "transaction_uuid": {"7c2b9d0e-3f51-4a8a-9c1e-2b60f7d0a001"},
 	}.Encode())
 }
 
@@ -141,7 +141,7 @@ func strangers(t *testing.T, m *member) {
 		t.Error("a certificate of another CA, with a name that ours has given, was accepted")
 	}
 
-	short := keyPair(t, m.issue(t, adminapi.GenerateRequest{Certname: "short.example.test", TTL: 2 * time.Second}))
+	short := keyPair(t, m.issue(t, adminapi.GenerateRequest{Certname: "short.example.test", TTL: 3 * time.Second}))
 	if _, err := m.handshake(t, m.tls(short)); err != nil {
 		t.Errorf("while it is valid: %v", err)
 	}

@@ -72,8 +72,8 @@ func (a *API) checkAll(ctx context.Context, level string, timeout time.Duration)
 
 // check asks one service; one that does not answer in time is unknown. Its check
 // then ends by itself, holding its slot until it does.
-func (a *API) check(ctx context.Context, s *checked, level string, timeout time.Duration) status {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (a *API) check(asker context.Context, s *checked, level string, timeout time.Duration) status {
+	ctx, cancel := context.WithTimeout(asker, timeout)
 	defer cancel()
 	out := status{
 		ServiceVersion: s.Version, StatusVersion: 1, DetailLevel: level, ActiveAlerts: []any{},
@@ -100,7 +100,9 @@ func (a *API) check(ctx context.Context, s *checked, level string, timeout time.
 	case <-ctx.Done():
 	}
 	if ctx.Err() != nil { // also when the check gave up for this reason and calls it an error
-		a.o.Log.WarnContext(ctx, "status check did not answer in time", "service", s.Name, "timeout", timeout)
+		if asker.Err() == nil { // and did not go away before
+			a.o.Log.WarnContext(ctx, "status check did not answer in time", "service", s.Name, "timeout", timeout)
+		}
 		return out
 	}
 	out.State, out.Status = got.state, map[string]any{}

@@ -46,7 +46,7 @@ func (g Generation) release() string {
 }
 
 // Command returns a command of the generation. It sees the folders at the same paths as the test does.
-func (g Generation) Command(ctx context.Context, t testing.TB, folders []string, args ...string) *exec.Cmd {
+func (g Generation) Command(ctx context.Context, t *testing.T, folders []string, args ...string) *exec.Cmd {
 	t.Helper()
 	if g.release() == "" {
 		return exec.CommandContext(ctx, args[0], args[1:]...)
@@ -68,11 +68,11 @@ type Agent struct {
 	Facts      map[string]string // further facts, set through the environment
 	Limit      time.Duration     // of one run; 0 means three minutes
 
-	t testing.TB
+	t *testing.T
 }
 
 // NewAgent makes the folders of an agent that has never run.
-func NewAgent(t testing.TB, g Generation, certname, server string) *Agent {
+func NewAgent(t *testing.T, g Generation, certname, server string) *Agent {
 	t.Helper()
 	a := &Agent{Generation: g, Certname: certname, Server: server, Dir: TempDir(t), Facts: map[string]string{}, t: t}
 	for _, dir := range []string{"conf", "var", "ssl", "run", "log", "public", "state", "sandbox"} {

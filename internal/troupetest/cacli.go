@@ -14,7 +14,7 @@ type CACLI struct {
 }
 
 // Command returns the command for one verb.
-func (c CACLI) Command(t testing.TB, verb string, args ...string) *exec.Cmd {
+func (c CACLI) Command(t *testing.T, verb string, args ...string) *exec.Cmd {
 	t.Helper()
 	// What Debian's /usr/bin/puppetserver does for `ca`, which would need the whole server to be installed.
 	script := `require "puppetserver/ca/cli"; exit Puppetserver::Ca::Cli.run(ARGV)`
@@ -23,7 +23,7 @@ func (c CACLI) Command(t testing.TB, verb string, args ...string) *exec.Cmd {
 }
 
 // Run runs one verb and returns its exit status and what it printed.
-func (c CACLI) Run(t testing.TB, verb string, args ...string) (int, string) {
+func (c CACLI) Run(t *testing.T, verb string, args ...string) (int, string) {
 	t.Helper()
 	cmd := c.Command(t, verb, args...)
 	out, err := cmd.CombinedOutput()
@@ -34,7 +34,7 @@ func (c CACLI) Run(t testing.TB, verb string, args ...string) (int, string) {
 }
 
 // MustRun runs one verb that has to succeed.
-func (c CACLI) MustRun(t testing.TB, verb string, args ...string) string {
+func (c CACLI) MustRun(t *testing.T, verb string, args ...string) string {
 	t.Helper()
 	status, out := c.Run(t, verb, args...)
 	if status != 0 {

@@ -99,7 +99,8 @@ func work(t *testing.T, s *Server, book *ledger, round int, pause time.Duration,
 		func(ctx context.Context) error { return storeReports(ctx, agent, book, round) },
 	} {
 		wg.Go(func() {
-			for ctx.Err() == nil && client(ctx) == nil { //nolint:revive // the condition is the work
+			for ctx.Err() == nil && client(ctx) == nil {
+				continue
 			}
 		})
 	}
@@ -112,6 +113,7 @@ func work(t *testing.T, s *Server, book *ledger, round int, pause time.Duration,
 
 // signMany asks for one certificate and signs it.
 func signMany(ctx context.Context, t *testing.T, c caller, book *ledger, round int) error {
+	t.Helper()
 	name := fmt.Sprintf("k%d-%d.example.test", round, rand.Uint64())
 	if status, err := c.put(ctx, "/puppet-ca/v1/certificate_request/"+name, csr(t, name)); err != nil || status != http.StatusOK {
 		return fmt.Errorf("request: %d, %w", status, err)

@@ -26,7 +26,7 @@ type process struct {
 }
 
 // startProcess starts cmd, appending its output to the file log. The whole group is killed when the test ends.
-func startProcess(t testing.TB, name, log string, cmd *exec.Cmd) *process {
+func startProcess(t *testing.T, name, log string, cmd *exec.Cmd) *process {
 	t.Helper()
 
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -93,7 +93,7 @@ func (p *process) ended() bool {
 }
 
 // Eventually waits until done reports true, and fails the test after limit.
-func Eventually(t testing.TB, limit time.Duration, what string, done func() bool) {
+func Eventually(t *testing.T, limit time.Duration, what string, done func() bool) {
 	t.Helper()
 	if !poll(t.Context(), limit, done) {
 		t.Fatalf("after %v still waiting: %s", limit, what)

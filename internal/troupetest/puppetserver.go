@@ -40,7 +40,7 @@ type PuppetServerOptions struct {
 }
 
 // StartPuppetServer starts the server and waits until it answers: 25 to 60 seconds on two cores.
-func StartPuppetServer(t testing.TB, o PuppetServerOptions) *PuppetServer {
+func StartPuppetServer(t *testing.T, o PuppetServerOptions) *PuppetServer {
 	t.Helper()
 	if o.Certname == "" {
 		o.Certname = "puppet.example.test"
@@ -53,7 +53,7 @@ func StartPuppetServer(t testing.TB, o PuppetServerOptions) *PuppetServer {
 }
 
 // Stop ends the server with TERM, as its unit file does.
-func (s *PuppetServer) Stop(t testing.TB) {
+func (s *PuppetServer) Stop(t *testing.T) {
 	t.Helper()
 	if err := s.proc.signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func (s *PuppetServer) SSL() string { return filepath.Join(s.Dir, "ssl") }
 func (s *PuppetServer) Code() string { return filepath.Join(s.Dir, "code", "environments") }
 
 // writeFolders copies Debian's configuration and turns its paths into the server's own.
-func (s *PuppetServer) writeFolders(t testing.TB, o PuppetServerOptions) {
+func (s *PuppetServer) writeFolders(t *testing.T, o PuppetServerOptions) {
 	t.Helper()
 	for _, dir := range []string{"puppet", "code/environments/production/manifests", "var", "run", "log", "conf.d", "ssl"} {
 		mkdir(t, filepath.Join(s.Dir, dir))
@@ -116,7 +116,7 @@ func (s *PuppetServer) writeFolders(t testing.TB, o PuppetServerOptions) {
 	run(t, exec.CommandContext(t.Context(), "chown", "-R", "puppet:puppet", s.Dir))
 }
 
-func (s *PuppetServer) start(t testing.TB) {
+func (s *PuppetServer) start(t *testing.T) {
 	t.Helper()
 	// The java line of Debian's unit file.
 	cmd := exec.Command("/usr/bin/java", "-Xms512m", "-Xmx1g",
@@ -148,7 +148,7 @@ func (s *PuppetServer) start(t testing.TB) {
 }
 
 // puppetUser is the user that Debian's package makes for the server.
-func puppetUser(t testing.TB) *syscall.Credential {
+func puppetUser(t *testing.T) *syscall.Credential {
 	t.Helper()
 	u, err := user.Lookup("puppet")
 	if err != nil {
@@ -167,7 +167,7 @@ func puppetUser(t testing.TB) *syscall.Credential {
 
 // freeAddress returns a loopback address that nobody listens on. Another process could take it before its user does;
 // servers that can listen on port 0 must do that instead.
-func freeAddress(t testing.TB) string {
+func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -177,14 +177,14 @@ func freeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
-func mkdir(t testing.TB, dir string) {
+func mkdir(t *testing.T, dir string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func readFile(t testing.TB, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -193,7 +193,7 @@ func readFile(t testing.TB, path string) string {
 	return string(text)
 }
 
-func writeFile(t testing.TB, path, text string) {
+func writeFile(t *testing.T, path, text string) {
 	t.Helper()
 	mkdir(t, filepath.Dir(path))
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -201,17 +201,16 @@ func writeFile(t testing.TB, path, text string) {
 	}
 }
 
-func copyTree(t testing.TB, from, to string) {
+func copyTree(t *testing.T, from, to string) {
 	t.Helper()
 	mkdir(t, to)
 	run(t, exec.CommandContext(t.Context(), "cp", "-R", from+"/.", to))
 }
 
-func run(t testing.TB, cmd *exec.Cmd) string {
+func run(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
 	}
-	return string(out)
 }

@@ -40,8 +40,10 @@ func TestRecordAnswers(t *testing.T) {
 		Environments: "testdata/environments", Conf: map[string]string{"auth.conf": openToServer},
 	})
 	t.Cleanup(func() { server.Stop(t) })
-	r := &recorder{t: t, server: server, agent: NewAgent(t, Puppet7, recordedNode, server.Addr),
-		clients: map[string]*http.Client{}, bodies: map[string]string{}}
+	r := &recorder{
+		t: t, server: server, agent: NewAgent(t, Puppet7, recordedNode, server.Addr),
+		clients: map[string]*http.Client{}, bodies: map[string]string{},
+	}
 	r.signAgent()
 	r.connect()
 
@@ -148,8 +150,8 @@ var (
 
 // mask removes what belongs to this machine or this minute.
 func (r *recorder) mask(text string) string {
-	if strings.HasPrefix(text, "-----BEGIN ") {
-		kind, _, _ := strings.Cut(strings.TrimPrefix(text, "-----BEGIN "), "-----")
+	if block, ok := strings.CutPrefix(text, "-----BEGIN "); ok {
+		kind, _, _ := strings.Cut(block, "-----")
 		return "PEM " + kind
 	}
 	_, port, _ := strings.Cut(r.server.Addr, ":")
@@ -179,5 +181,10 @@ puts Puppet::Transaction::Report.convert_from(:yaml, File.read(ARGV[0])).to_data
 	if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
-	return run(r.t, Puppet7.Command(r.t.Context(), r.t, nil, "ruby", path, filepath.Join(r.agent.Dir, "state", "last_run_report.yaml")))
+	cmd := Puppet7.Command(r.t.Context(), r.t, nil, "ruby", path, filepath.Join(r.agent.Dir, "state", "last_run_report.yaml"))
+	report, err := cmd.Output()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(report)
 }

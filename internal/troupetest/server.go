@@ -33,7 +33,7 @@ func Main(m *testing.M) int {
 	if err != nil {
 		return complain(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	defer os.RemoveAll(dir)
 
 	path := filepath.Join(dir, "troupe")
 	build := exec.Command("go", "build", "-o", path, "troupe/cmd/troupe")
@@ -54,7 +54,7 @@ func complain(err error) int {
 }
 
 // Binary returns the path of the binary under test.
-func Binary(t testing.TB) string {
+func Binary(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv(binaryVariable)
 	if path == "" {
@@ -79,7 +79,7 @@ type Server struct {
 	Certname     string
 	Addr         string // address:port; stays the same over restarts
 
-	t    testing.TB
+	t    *testing.T
 	args []string
 	proc *process
 }
@@ -88,7 +88,7 @@ type Server struct {
 const startLimit = time.Minute
 
 // StartServer starts a member and waits until it serves.
-func StartServer(t testing.TB, o ServerOptions) *Server {
+func StartServer(t *testing.T, o ServerOptions) *Server {
 	t.Helper()
 	s := &Server{t: t, Data: o.Data, Certname: o.Certname, Addr: "127.0.0.1:0"}
 	if s.Certname == "" {
@@ -346,7 +346,7 @@ func (a *Agent) Identity() tls.Certificate {
 	return loadPair(a.t, filepath.Join(a.Dir, "ssl"), a.Certname)
 }
 
-func loadPair(t testing.TB, ssl, certname string) tls.Certificate {
+func loadPair(t *testing.T, ssl, certname string) tls.Certificate {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(
 		filepath.Join(ssl, "certs", certname+".pem"), filepath.Join(ssl, "private_keys", certname+".pem"))

@@ -17,7 +17,7 @@ import (
 
 // TempDir returns a temporary folder that other users can reach: servers give up root, and Ruby workers have never had
 // it. The parent that [testing.T.TempDir] makes is open to its owner only.
-func TempDir(t testing.TB) string {
+func TempDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
@@ -27,7 +27,7 @@ func TempDir(t testing.TB) string {
 }
 
 // moduleRoot is the folder of go.mod. Tests run in the folder of their package, somewhere below it.
-func moduleRoot(t testing.TB) string {
+func moduleRoot(t *testing.T) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	if err != nil {

@@ -3,10 +3,10 @@
 #
 # usage (as root): enter.sh RELEASE PROGRAM [ARGUMENT]...
 #
-# The program sees /proc, /sys, a /tmp of its own, and TROUPE_BIND (a list of folders of the machine, separated by colons) at
-# the same paths. The mounts live in a mount namespace of their own and end with the program: nothing stays mounted, and a signal or
-# an exit status passes through because every step replaces the shell. The network is that of the caller, so a
-# server on the machine's loopback address is reachable.
+# The program sees /proc, /sys, a /tmp of its own, and the folders in TROUPE_BIND (a list separated by colons) at the
+# same paths as on the machine. The mounts live in a mount namespace of their own and end with the program: nothing
+# stays mounted, and a signal or an exit status passes through because every step replaces the shell. The network is
+# that of the caller, so a server on the machine's loopback address is reachable.
 set -eu
 
 die() { printf 'chroots: %s\n' "$*" >&2; exit 125; }

@@ -27,7 +27,7 @@ packages_of() {
 
 marker_of() { echo "recipe $recipe: $(packages_of "$1")"; }
 
-complete() {
+ready() {
 	[ -f "$chroots/$1/.troupe-chroot" ] && [ "$(head -n 1 "$chroots/$1/.troupe-chroot")" = "$(marker_of "$1")" ]
 }
 
@@ -54,7 +54,7 @@ build() (
 	log=$chroots/$release.log
 	exec 9>"$chroots/$release.lock"
 	flock 9
-	if complete "$release"; then
+	if ready "$release"; then
 		say "$release was completed by another process"
 		return 0
 	fi
@@ -105,7 +105,7 @@ for release; do packages_of "$release" >/dev/null; done
 
 missing=
 for release; do
-	if complete "$release"; then
+	if ready "$release"; then
 		say "$release is there: $(sed -n 2p "$chroots/$release/.troupe-chroot")"
 	else
 		missing="$missing $release"

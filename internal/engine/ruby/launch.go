@@ -220,3 +220,9 @@ func (p *Pool) settings() map[string]string {
 	maps.Copy(s, p.o.Settings)
 	return s
 }
+
+// Account returns the user that Ruby processes run as and its group. It has to
+// be able to read code versions, and nothing that is secret.
+func (p *Pool) Account() (name string, uid, gid int) {
+	return p.account.name, p.account.uid, p.account.gid
+}

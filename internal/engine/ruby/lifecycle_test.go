@@ -396,3 +396,13 @@ func TestTroubleAtTheStartIsExplained(t *testing.T) {
 		})
 	}
 }
+
+func TestRootNeverRunsRubyAsRootByItself(t *testing.T) {
+	p, err := New(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, uid, gid := p.Account(); uid == 0 || gid == 0 || name == "root" {
+		t.Errorf("Ruby would run as %s (%d, %d)", name, uid, gid)
+	}
+}
