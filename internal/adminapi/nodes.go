@@ -81,6 +81,7 @@ func (a *API) nodeOf(ctx context.Context, n store.Node) (Node, error) {
 	}
 	if len(compiles) > 0 {
 		c := compileOf(compiles[0])
+		c.Logs = nil // they would make a list of all nodes long; see NodeDetail
 		out.LastCompile = &c
 	}
 	return out, nil

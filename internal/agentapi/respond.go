@@ -135,7 +135,7 @@ func appendError(b []byte, p *problem) []byte {
 // send writes the body of an error. When that fails the client has gone, and
 // nobody is left to be told.
 func send(w http.ResponseWriter, body []byte) {
-	w.Write(body) //nolint:errcheck,gosec // see above; and the type of such a body is never HTML
+	w.Write(body) //nolint:errcheck // see above; and the type of such a body is never HTML
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

@@ -36,7 +36,7 @@ func fill(f *os.File, data []byte, mode os.FileMode) error {
 }
 
 func syncFolder(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // a folder of ours, or one that the operator names
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func openVault(dir, sealKey string) (*vault, error) {
 func defaultSealKey(dir string) string {
 	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); credentials != "" {
 		path := filepath.Join(credentials, sealCredential)
-		if _, err := os.Stat(path); err == nil { //nolint:gosec // systemd sets the variable
+		if _, err := os.Stat(path); err == nil {
 			return path
 		}
 	}
@@ -67,7 +67,7 @@ func defaultSealKey(dir string) string {
 }
 
 func readSealKey(path string) ([]byte, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator or systemd names the file
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (v *vault) settle(id []byte) error {
 // open unseals a key. The error is fs.ErrNotExist when this member does not hold it.
 func (v *vault) open(id []byte) (crypto.Signer, error) {
 	path := v.path(id, sealedSuffix)
-	text, err := os.ReadFile(path) //nolint:gosec // hexadecimal digits below our own folder
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (c *Classifier) execute(ctx context.Context, args []string, path string) ([
 		return nil, fmt.Errorf("waited longer than %s for a free slot: %w", c.o.Timeout, ctx.Err())
 	}
 
-	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // the operator's own command; the certname is checked
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "LC_ALL=C"}, c.o.Env...)
 	// Its own process group, so that children die with it.
@@ -54,18 +54,18 @@ func (c *Classifier) execute(ctx context.Context, args []string, path string) ([
 	command := strings.Join(cmd.Args, " ")
 	switch {
 	case out.over:
-		return nil, fmt.Errorf("Execution of '%s' printed more than %d bytes", command, c.o.MaxOutput) //nolint:revive,staticcheck // Puppet's words
+		return nil, fmt.Errorf("Execution of '%s' printed more than %d bytes", command, c.o.MaxOutput) //nolint:staticcheck // Puppet's words
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil:
-		return nil, fmt.Errorf("Execution of '%s' took longer than %s", command, c.o.Timeout) //nolint:revive,staticcheck // Puppet's words
+		return nil, fmt.Errorf("Execution of '%s' took longer than %s", command, c.o.Timeout) //nolint:staticcheck // Puppet's words
 	case ctx.Err() != nil && err != nil:
-		return nil, fmt.Errorf("Execution of '%s' was broken off", command) //nolint:revive,staticcheck // Puppet's words
+		return nil, fmt.Errorf("Execution of '%s' was broken off", command) //nolint:staticcheck // Puppet's words
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
 		return out.b.Bytes(), nil
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() >= 0 {
-		return nil, fmt.Errorf("Execution of '%s' returned %d: %s", command, exit.ExitCode(), strings.TrimSpace(out.b.String())) //nolint:revive,staticcheck // Puppet's words
+		return nil, fmt.Errorf("Execution of '%s' returned %d: %s", command, exit.ExitCode(), strings.TrimSpace(out.b.String())) //nolint:staticcheck // Puppet's words
 	}
-	return nil, fmt.Errorf("Execution of '%s' failed: %w", command, err) //nolint:revive,staticcheck // Puppet's words
+	return nil, fmt.Errorf("Execution of '%s' failed: %w", command, err) //nolint:staticcheck // Puppet's words
 }
 
 // A boundedBuffer keeps at most max bytes and calls full when there are more.

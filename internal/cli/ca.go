@@ -239,7 +239,7 @@ func writeKeyPair(dir string, p adminapi.KeyPair) ([]string, error) {
 		if f.shared {
 			flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 		}
-		file, err := os.OpenFile(path, flags, f.mode) //nolint:gosec // the operator names the folder
+		file, err := os.OpenFile(path, flags, f.mode)
 		if err != nil {
 			return written, fmt.Errorf("%w (the certificate is issued; move the old file away and run: troupe ca renew --certname %s)", err, p.Certname)
 		}

@@ -109,7 +109,7 @@ func readFacts(path string, stdin io.Reader) (json.RawMessage, error) {
 	if path == "-" {
 		body, err = io.ReadAll(stdin)
 	} else {
-		body, err = os.ReadFile(path) //nolint:gosec // the operator names the file
+		body, err = os.ReadFile(path)
 	}
 	if err != nil {
 		return nil, err
@@ -196,5 +196,5 @@ func (c *common) otherCatalog(cmd *cobra.Command, m *adminapi.Client, q adminapi
 		}
 		return res.Catalog, nil
 	}
-	return os.ReadFile(diff) //nolint:gosec // the operator names the file
+	return os.ReadFile(diff)
 }

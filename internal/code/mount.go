@@ -19,7 +19,7 @@ import (
 
 // Metadata answers GET /puppet/v3/file_metadata/<mount>/<path>. Faults have
 // Puppet's words: NotFound where it answers 404, Failed where it answers 500.
-func (v *Version) Metadata(ctx context.Context, mount, path string, o MetadataOptions) (FileMetadata, error) {
+func (v *Version) Metadata(_ context.Context, mount, path string, o MetadataOptions) (FileMetadata, error) {
 	p, done, err := v.find("file_metadata", mount, path, o.Node)
 	if err != nil {
 		return FileMetadata{}, err
@@ -48,7 +48,7 @@ func (v *Version) Search(ctx context.Context, mount, path string, o SearchOption
 }
 
 // Open answers GET /puppet/v3/file_content/<mount>/<path>. Links are followed.
-func (v *Version) Open(ctx context.Context, mount, path string, node puppet.Certname) (*os.File, os.FileInfo, error) {
+func (v *Version) Open(_ context.Context, mount, path string, node puppet.Certname) (*os.File, os.FileInfo, error) {
 	p, done, err := v.find("file_content", mount, path, node)
 	if err != nil {
 		return nil, nil, err

@@ -263,12 +263,23 @@ func TestSearchesEqualPuppets(t *testing.T) {
 	s := oracleSite(t)
 	var queries []query
 	base := []map[string]any{
-		{}, {"recurse": "false"}, {"recurse": "true"}, {"recurse": "true", "recurselimit": "0"},
-		{"recurse": "true", "recurselimit": "1"}, {"recurse": "true", "recurselimit": "2"},
-		{"recurse": "true", "ignore": "CVS"}, {"recurse": "true", "ignore": []string{".svn", "CVS", ".git", ".hg"}},
-		{"recurse": "true", "ignore": "*.orig"}, {"recurse": "true", "ignore": []string{"*"}}, {"recurse": "true", "ignore": "s?b"},
-		{"recurse": "true", "max_files": "3"}, {"recurse": "true", "max_files": "-1"}, {"recurse": "true", "max_files": "5000"},
-		{"recurse": "true", "checksum_type": "md5"}, {"recurse": "true", "source_permissions": "use"}, {"recurse": "true", "checksum_type": "bad"},
+		{},
+		{"recurse": "false"},
+		{"recurse": "true"},
+		{"recurse": "true", "recurselimit": "0"},
+		{"recurse": "true", "recurselimit": "1"},
+		{"recurse": "true", "recurselimit": "2"},
+		{"recurse": "true", "ignore": "CVS"},
+		{"recurse": "true", "ignore": []string{".svn", "CVS", ".git", ".hg"}},
+		{"recurse": "true", "ignore": "*.orig"},
+		{"recurse": "true", "ignore": []string{"*"}},
+		{"recurse": "true", "ignore": "s?b"},
+		{"recurse": "true", "max_files": "3"},
+		{"recurse": "true", "max_files": "-1"},
+		{"recurse": "true", "max_files": "5000"},
+		{"recurse": "true", "checksum_type": "md5"},
+		{"recurse": "true", "source_permissions": "use"},
+		{"recurse": "true", "checksum_type": "bad"},
 	}
 	keys := []string{
 		"modules/alpha", "modules/alpha/dir", "modules/alpha/dir/", "modules/alpha/linked", "modules/alpha/plain.txt", "modules/alpha/todir",

@@ -55,7 +55,7 @@ func hashNode(h io.Writer, label string, n *node) {
 // field writes s so that no two lists of fields give the same bytes.
 func field(h io.Writer, s string) {
 	buf := binary.AppendUvarint(nil, uint64(len(s)))
-	h.Write(append(buf, s...)) // a hash never fails
+	_, _ = h.Write(append(buf, s...)) // a hash never fails
 }
 
 // version returns the folder of a content id.
@@ -134,6 +134,7 @@ func (s *snapshots) place(dir, label string, n *node) error {
 			return fmt.Errorf("copying a link: %w", err)
 		}
 		return nil
+	case dirKind: // goes on below
 	}
 	if err := makeDir(at); err != nil {
 		return err

@@ -209,7 +209,7 @@ func TestARestartReadsOnlyWhatChanged(t *testing.T) {
 	}
 	s := newSite(t, files)
 	past := time.Now().Add(-time.Hour)
-	must(t, filepath.WalkDir(s.path(""), func(path string, _ fs.DirEntry, err error) error {
+	must(t, filepath.WalkDir(s.path(""), func(path string, _ fs.DirEntry, _ error) error {
 		return os.Chtimes(path, past, past)
 	}))
 	old := s.current(t)

@@ -294,5 +294,5 @@ func readFile(path string) ([]byte, error) {
 	if info.Size() > maxSize {
 		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), maxSize)
 	}
-	return os.ReadFile(path) //nolint:gosec // the operator names the file
+	return os.ReadFile(path)
 }

@@ -270,7 +270,6 @@ func (s *stage) startMember(ctx context.Context) (stop func() error, err error) 
 	}
 	s.say("$ troupe %s", strings.Join(args, " "))
 	start := time.Now()
-	//nolint:gosec // our own binary with our own arguments
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.o.Executable, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches us first; we stop it in order
@@ -341,7 +340,6 @@ func (s *stage) agentRun(ctx context.Context, what string, want int) error {
 	args := s.agentArgs()
 	s.say("$ %s %s", s.puppet, strings.Join(args, " "))
 	start := time.Now()
-	//nolint:gosec // the puppet command that the person has installed
 	cmd := exec.CommandContext(ctx, s.puppet, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	out := &indent{w: s.o.Out}
@@ -362,7 +360,6 @@ func (s *stage) agentRun(ctx context.Context, what string, want int) error {
 // command runs troupe itself, as a person would in another terminal.
 func (s *stage) command(ctx context.Context, args ...string) error {
 	s.say("$ troupe %s --data %s", strings.Join(args, " "), s.data())
-	//nolint:gosec // our own binary
 	cmd := exec.CommandContext(ctx, s.o.Executable, append(args, "--data", s.data())...)
 	out := &indent{w: s.o.Out}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -37,7 +37,7 @@ func ParseFile(path string, o Options) (Value, error) {
 
 // readFile reads at most one byte more than a file may have.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}

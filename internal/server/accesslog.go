@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -70,7 +71,7 @@ func logged(next http.Handler, log *slog.Logger, m *requestMetrics) http.Handler
 			if aborted != nil {
 				attrs = append(attrs, slog.Bool("aborted", true))
 			}
-			if aborted != nil && aborted != http.ErrAbortHandler {
+			if err, isErr := aborted.(error); aborted != nil && (!isErr || !errors.Is(err, http.ErrAbortHandler)) {
 				level = slog.LevelError
 				attrs = append(attrs, slog.Any("panic", aborted), slog.String("stack", string(debug.Stack())))
 			}

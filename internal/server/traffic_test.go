@@ -39,8 +39,8 @@ func observed(t *testing.T, m *member) {
 	if code != http.StatusNotFound {
 		t.Fatalf("%d %.200s, want 404", code, body)
 	}
-	if code, _ := get(t, m.client(t, nil), "/nobody/serves/this"); code != http.StatusForbidden {
-		t.Fatalf("%d, want 403", code)
+	if code, _ := get(t, m.client(t, nil), "/nobody/serves/this"); code != http.StatusNotFound {
+		t.Fatalf("%d, want 404", code)
 	}
 
 	var mine, other []map[string]any

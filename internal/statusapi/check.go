@@ -3,7 +3,6 @@ package statusapi
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -117,7 +116,7 @@ func (a *API) check(asker context.Context, s *checked, level string, timeout tim
 func (a *API) ask(ctx context.Context, s Service, level string) (state State, facts map[string]any) {
 	defer func() {
 		if p := recover(); p != nil {
-			a.o.Log.ErrorContext(ctx, "status check panicked", "service", s.Name, slog.Any(telemetry.KeyErr, p), "stack", string(debug.Stack()))
+			a.o.Log.ErrorContext(ctx, "status check panicked", "service", s.Name, telemetry.KeyErr, p, "stack", string(debug.Stack()))
 			state, facts = StateUnknown, nil
 		}
 	}()

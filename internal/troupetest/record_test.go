@@ -12,12 +12,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
-
-const recordedNode = "agent.example.test"
 
 func TestRecordRunsOfRealAgents(t *testing.T) {
 	server := StartPuppetServer(t, PuppetServerOptions{Autosign: true, Environments: "testdata/environments"})
@@ -57,8 +54,6 @@ func TestRecordRunsOfRealAgents(t *testing.T) {
 		})
 	}
 }
-
-var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
 // shapes replaces what differs between machines and runs, and bodies by their structure.
 func shapes(t *testing.T, agent *Agent, exchanges []Exchange) []Exchange {

@@ -119,7 +119,7 @@ func (p *Pool) waitTemplate(ctx context.Context) (*template, error) {
 
 func (p *Pool) startTemplate(ctx context.Context, interpreter string, l launch) (*template, error) {
 	t := &template{interpreter: interpreter, exited: make(chan struct{})}
-	cmd := exec.Command(interpreter, p.arguments(l)...) //nolint:noctx,gosec // ended by its lifeline, with its children; the operator names the interpreter
+	cmd := exec.Command(interpreter, p.arguments(l)...) //nolint:noctx // ended by its lifeline, with its children; the operator names the interpreter
 	cmd.Dir = l.home
 	cmd.Env = l.environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

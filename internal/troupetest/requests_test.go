@@ -1,13 +1,10 @@
-//go:build record
-
 package troupetest
 
-// This file lists the requests whose answers are recorded.
+// This file lists the single requests, good and bad, whose answers are recorded from the real server.
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"path/filepath"
 )
 
 const (
@@ -346,7 +343,6 @@ func certificateStatusRequests(r *recorder) []Exchange {
 	put := func(name, certname, body string) Exchange {
 		return send(name, "server", "PUT", one+certname, body, asJSON, "Accept: application/json")
 	}
-	run(r.t, CACLI{Config: filepath.Join(r.server.Dir, "puppet", "puppet.conf")}.Command(r.t, "list", "--all"))
 	submit := func(certname string) Exchange {
 		return send("request of "+certname, "", "PUT", "/puppet-ca/v1/certificate_request/"+certname, csr(r.t, certname), asText)
 	}
