@@ -53,8 +53,13 @@ func (e *fixedEngine) Compile(_ context.Context, q engine.Request) (engine.Resul
 
 func serve(t *testing.T) *parts {
 	t.Helper()
+	return serveCA(t, ca.EC256)
+}
+
+func serveCA(t *testing.T, key ca.KeyType) *parts {
+	t.Helper()
 	p := &parts{data: t.TempDir(), engine: &fixedEngine{}}
-	p.openParts(t)
+	p.openParts(t, key)
 	environments := filepath.Join(t.TempDir(), "environments")
 	for _, env := range []string{"production", "testing"} {
 		if err := os.MkdirAll(filepath.Join(environments, env, "manifests"), 0o755); err != nil {
@@ -79,7 +84,7 @@ func serve(t *testing.T) *parts {
 	return p
 }
 
-func (p *parts) openParts(t *testing.T) {
+func (p *parts) openParts(t *testing.T, key ca.KeyType) {
 	t.Helper()
 	var err error
 	if p.journal, err = journal.Open(filepath.Join(p.data, "journal"), journal.Options{}); err != nil {
@@ -88,7 +93,7 @@ func (p *parts) openParts(t *testing.T) {
 	if p.store, err = store.Open(t.Context(), filepath.Join(p.data, "store"), p.journal, store.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if p.authority, err = ca.Open(t.Context(), filepath.Join(p.data, "ca"), p.journal, ca.Options{KeyType: ca.EC256}); err != nil {
+	if p.authority, err = ca.Open(t.Context(), filepath.Join(p.data, "ca"), p.journal, ca.Options{KeyType: key}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

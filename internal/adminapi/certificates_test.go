@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"troupe/internal/adminapi"
+	"troupe/internal/ca"
 	"troupe/internal/fault"
 )
 
@@ -173,7 +174,7 @@ func TestExpirations(t *testing.T) {
 }
 
 func TestExport(t *testing.T) {
-	p := serve(t)
+	p := serveCA(t, ca.RSA2048) // the only kind of key with which a puppetserver signs
 	folder := filepath.Join(t.TempDir(), "ca")
 	if err := p.client.Export(t.Context(), folder); err != nil {
 		t.Fatal(err)
@@ -185,5 +186,8 @@ func TestExport(t *testing.T) {
 	}
 	if err := p.client.Export(t.Context(), folder); err == nil {
 		t.Error("export into a folder that is not empty was accepted")
+	}
+	if err := serve(t).client.Export(t.Context(), filepath.Join(t.TempDir(), "ca")); fault.KindOf(err) == fault.Internal || !strings.Contains(err.Error(), "RSA") {
+		t.Errorf("export of a key that a puppetserver cannot use: %v, want a refusal", err)
 	}
 }

@@ -31,6 +31,7 @@ type front struct {
 	http      *http.Server
 	listener  net.Listener
 	limits    frontLimits
+	log       *slog.Logger
 }
 
 // frontLimits bound what one client may hold on to.
@@ -70,7 +71,7 @@ func cipherSuites(names []string) []uint16 {
 }
 
 func newFront(authority *ca.Authority, cert *tls.Certificate, l frontLimits, log *slog.Logger) *front {
-	f := &front{authority: authority, limits: l}
+	f := &front{authority: authority, limits: l, log: log}
 	f.cert.Store(cert)
 	f.http = &http.Server{
 		ReadHeaderTimeout: l.header,
@@ -104,7 +105,7 @@ func (f *front) open(ctx context.Context, addr string) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	f.listener = l
+	f.listener = newCrowd(l, connectionLimit(), f.log)
 	return nil
 }
 
