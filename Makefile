@@ -18,6 +18,7 @@ test: packages chroots ## all tests that CI runs
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=25m $(PKGS)
 
 long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA
+	@sh tools/packages.sh puppetserver
 	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
 
 fuzz: ## every fuzz target for a minute

@@ -74,7 +74,7 @@ func TestAnswersAreThoseOfTheRealServer(t *testing.T) {
 	}
 
 	here := t.TempDir()
-	for _, env := range []string{"production", "broken", "failing"} { // those of the recording
+	for _, env := range []string{"production", "broken", "failing", "backup"} { // those of the recording
 		if err := os.CopyFS(filepath.Join(here, env), os.DirFS("../troupetest/testdata/environments/"+env)); err != nil {
 			t.Fatal(err)
 		}

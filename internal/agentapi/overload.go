@@ -13,19 +13,28 @@ import (
 
 // This file spreads agents that come when there is too much to do.
 
-// askToComeBack tells the agent when to try again: between once and twice the time
-// that the fault names, or at a random one, so that a herd does not return as one.
+// askToComeBack tells the agent when to try again: around the time that the fault
+// names, or at a random one, so that a herd does not return as one.
 func (a *API) askToComeBack(w http.ResponseWriter, r *http.Request, err error) {
 	if !obeysRetryAfter(r) {
 		return
 	}
 	seconds := 1 + rand.IntN(max(1, int(a.o.MaxRetryAfter/time.Second))) //nolint:gosec // spread, not secrecy
 	if e, ok := errors.AsType[*fault.Error](err); ok && e.After > 0 {
-		after := int((e.After + time.Second - 1) / time.Second)
-		seconds = after + rand.IntN(after+1) //nolint:gosec // spread, not secrecy
+		seconds = spread(e.After)
+	}
+	if most := int(a.o.MaxRetryAfter / time.Second); most > 0 {
+		seconds = min(seconds, most)
 	}
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	w.Header().Set("Connection", "close")
+}
+
+// spread returns whole seconds between half of d and one and a half.
+func spread(d time.Duration) int {
+	half := int(d / (2 * time.Second))
+	whole := max(1, int((d+time.Second-1)/time.Second))
+	return max(1, half+rand.IntN(whole+1)) //nolint:gosec // spread, not secrecy
 }
 
 // obeysRetryAfter reports whether the client waits and tries again: agents do

@@ -29,8 +29,10 @@ func (p *Pool) enter(patient bool) (leave func(), err error) {
 	// Free workers are no queue: a waiting request may only be starting.
 	if p.waiting >= limit+p.o.Workers-len(p.slots) {
 		p.metrics.refused.Inc()
+		after := p.estimate()
+		p.away.add(time.Now(), after)
 		return nil, &fault.Error{
-			Kind: fault.Unavailable, After: p.estimate(),
+			Kind: fault.Unavailable, After: after,
 			Msg: fmt.Sprintf("The compile queue is full (%d requests are waiting)", p.waiting),
 		}
 	}
@@ -47,14 +49,59 @@ func (p *Pool) leave() {
 	p.wake()
 }
 
-// estimate says when the queue of now will be worked off. p.mu is held.
+// maxAway bounds for how long a request is sent away.
+const maxAway = 10 * time.Minute
+
+// estimate says when a request that came now would have its turn: behind those
+// that wait and those that were sent away and are still to come back. So a herd
+// that comes at once comes back spread over the time that it takes to serve it.
+// p.mu is held.
 func (p *Pool) estimate() time.Duration {
-	const least, most = time.Second, 5 * time.Minute
 	average := p.average
 	if average == 0 {
-		average = time.Second
+		average = firstGuess
 	}
-	return min(max(average*time.Duration(p.waiting+1)/time.Duration(p.o.Workers), least), most)
+	before := p.waiting + p.away.count(time.Now())
+	return min(max(average*time.Duration(before+1)/time.Duration(p.o.Workers), time.Second), maxAway)
+}
+
+// firstGuess is a compile's length before there was one.
+const firstGuess = 300 * time.Millisecond
+
+// absences counts requests that were sent away, by the second in which they are
+// expected back. The zero value is ready to use.
+type absences struct {
+	due  [maxAway/time.Second + 1]int
+	from int64 // Unix second of the oldest count
+}
+
+// add expects one more request back in a while.
+func (a *absences) add(now time.Time, in time.Duration) {
+	a.forget(now)
+	a.due[(now.Add(min(in, maxAway)).Unix())%int64(len(a.due))]++
+}
+
+// count returns how many are still expected.
+func (a *absences) count(now time.Time) int {
+	a.forget(now)
+	n := 0
+	for _, d := range a.due {
+		n += d
+	}
+	return n
+}
+
+// forget drops the seconds that have passed: who was due is back or gone.
+func (a *absences) forget(now time.Time) {
+	second := now.Unix()
+	size := int64(len(a.due))
+	if second-a.from >= size || second < a.from {
+		a.due, a.from = [maxAway/time.Second + 1]int{}, second
+		return
+	}
+	for ; a.from < second; a.from++ {
+		a.due[a.from%size] = 0
+	}
 }
 
 // count moves a request between the queue and a worker.
