@@ -82,16 +82,18 @@ func (c *common) withCompiler(ctx context.Context, envpath string, q *adminapi.C
 			return fmt.Errorf("facts of %s (give them with --facts FILE): %w", q.Certname, err)
 		}
 	}
-	cfg, err := c.load(map[string]string{"environmentpath": envpath, "ca.key_type": "ec256"})
+	dir, err := os.MkdirTemp("", "troupe-compile-")
 	if err != nil {
 		return err
 	}
-	cfg.Data, err = os.MkdirTemp("", "troupe-compile-")
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	own := *c
+	own.data = dir
+	cfg, err := own.load(map[string]string{"environmentpath": envpath, "ca.key_type": "ec256"})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(cfg.Data)) }()
-	if err := os.Chmod(cfg.Data, 0o711); err != nil { //nolint:gosec // workers of another user pass through
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // workers of another user pass through
 		return err
 	}
 	log := telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
