@@ -225,7 +225,7 @@ func (a *API) compile(ctx context.Context, c compilation) (engine.Result, error)
 		Certname: c.request.Certname, Environment: c.request.Version.Environment, CodeID: c.request.Version.ID,
 		TransactionUUID: c.request.TransactionUUID, Start: start, Duration: time.Since(start),
 	}
-	telemetry.Note(ctx, slog.String(telemetry.KeyCodeID, c.request.Version.ID), slog.Duration("compile", record.Duration))
+	telemetry.Note(ctx, slog.String(telemetry.KeyCodeID, c.request.Version.ID), slog.Duration("compile_duration", record.Duration))
 	if c.stale {
 		telemetry.Note(ctx, slog.Bool("stale_classification", true))
 		record.Logs = append(record.Logs, store.Log{

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -38,7 +39,9 @@ func Normalize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, err := normalPath(r.URL)
 		if err != nil {
-			http.Error(w, fault.Message(err), http.StatusBadRequest)
+			w.Header().Set("Content-Type", "text/plain;charset=utf-8")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, fault.Message(err)) // a client that went away needs no answer
 			return
 		}
 		if path != r.URL.Path {

@@ -136,7 +136,7 @@ func TestAnAgentsFirstRun(t *testing.T) {
 	s.want(t, call{"GET", "certificate_request/" + name, nil, "", nil}, reply{404, "text/plain", "Could not find certificate_request " + name})
 	s.want(t, call{"PUT", "certificate_request/" + name, nil, request, nil}, reply{200, "text/plain", ""})
 	s.want(t, call{"PUT", "certificate_request/" + name, nil, request, nil},
-		reply{400, "text/plain; charset=utf-8", name + " already has a requested certificate; ignoring certificate request"})
+		reply{400, "text/plain;charset=utf-8", name + " already has a requested certificate; ignoring certificate request"})
 	s.want(t, call{"GET", "certificate_request/" + name, nil, "", nil}, reply{200, "text/plain", request})
 	s.want(t, call{"GET", "certificate/" + name, nil, "", nil}, reply{404, "text/plain", "Could not find certificate " + name})
 	s.want(t, call{"PUT", "certificate_status/" + name, s.admin, `{"desired_state":"signed"}`, map[string]string{"Content-Type": "application/json"}}, reply{204, "text/plain", ""})
@@ -159,7 +159,7 @@ func TestCertificateStatusAnswersAsPuppetserver(t *testing.T) {
 		}
 		s.want(t, call{"PUT", "certificate_request/" + cn, nil, csr(t, cn, dns, ips...), nil}, reply{200, "text/plain", ""})
 	}
-	const liberator, byHand = "text/plain;charset=UTF-8", "text/plain; charset=UTF-8"
+	const liberator, byHand = "text/plain;charset=utf-8", "text/plain;charset=utf-8"
 	forbidden := "Forbidden request: /puppet-ca/v1/certificate_status/agent.example.test (method :get). Please see the server logs for details."
 	for _, test := range []struct {
 		name string
@@ -215,16 +215,16 @@ func TestCertificateStatusAnswersAsPuppetserver(t *testing.T) {
 		{"delete", call{"DELETE", "certificate_status/pending.example.test", s.admin, "", nil}, reply{204, "", ""}},
 		{"delete again", call{"DELETE", "certificate_status/pending.example.test", s.admin, "", nil}, reply{404, liberator, "Resource not found."}},
 		{"get unknown", call{"GET", "certificate_status/x", s.admin, "", nil}, reply{404, liberator, "Resource not found."}},
-		{"get unknown as JSON", call{"GET", "certificate_status/x", s.admin, "", map[string]string{"Accept": "application/json"}}, reply{404, "application/json;charset=UTF-8", "Resource not found."}},
+		{"get unknown as JSON", call{"GET", "certificate_status/x", s.admin, "", map[string]string{"Accept": "application/json"}}, reply{404, "application/json;charset=utf-8", "Resource not found."}},
 		{"get as text", call{"GET", "certificate_status/x", s.admin, "", map[string]string{"Accept": "text/plain"}}, reply{406, liberator, "No acceptable resource available."}},
-		{"an agent asks", call{"GET", "certificate_status/agent.example.test", s.agent, "", nil}, reply{403, "text/plain; charset=utf-8", forbidden}},
-		{"nobody asks", call{"GET", "certificate_status/agent.example.test", nil, "", nil}, reply{403, "text/plain; charset=utf-8", forbidden}},
-		{"no segment", call{"GET", "certificate_statuses/", s.admin, "", nil}, reply{400, "text/plain; charset=utf-8", "Missing URL Segment"}},
-		{"two segments", call{"GET", "certificate_statuses/a/b", s.admin, "", nil}, reply{404, "text/html; charset=utf-8", "Not Found"}},
-		{"wildcard in the path", call{"PUT", "certificate_request/%2a.example.test", nil, "", nil}, reply{404, "text/html; charset=utf-8", "Not Found"}},
-		{"broken request", call{"PUT", "certificate_request/x", nil, "hello", nil}, reply{400, "text/plain; charset=utf-8", "Request body must hold one certificate request in PEM form, not 0"}},
-		{"large request", call{"PUT", "certificate_request/x", nil, strings.Repeat("x", maxCSR+1), nil}, reply{413, "text/plain; charset=utf-8", "The request's body has more than 65536 bytes."}},
-		{"wrong name", call{"PUT", "certificate_request/x", nil, csr(t, "y", nil), nil}, reply{400, "text/plain; charset=utf-8", `Instance name "y" does not match requested key "x"`}},
+		{"an agent asks", call{"GET", "certificate_status/agent.example.test", s.agent, "", nil}, reply{403, "text/plain;charset=utf-8", forbidden}},
+		{"nobody asks", call{"GET", "certificate_status/agent.example.test", nil, "", nil}, reply{403, "text/plain;charset=utf-8", forbidden}},
+		{"no segment", call{"GET", "certificate_statuses/", s.admin, "", nil}, reply{400, "text/plain;charset=utf-8", "Missing URL Segment"}},
+		{"two segments", call{"GET", "certificate_statuses/a/b", s.admin, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}},
+		{"wildcard in the path", call{"PUT", "certificate_request/%2a.example.test", nil, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}},
+		{"broken request", call{"PUT", "certificate_request/x", nil, "hello", nil}, reply{400, "text/plain;charset=utf-8", "Request body must hold one certificate request in PEM form, not 0"}},
+		{"large request", call{"PUT", "certificate_request/x", nil, strings.Repeat("x", maxCSR+1), nil}, reply{413, "text/plain;charset=utf-8", "The request's body has more than 65536 bytes."}},
+		{"wrong name", call{"PUT", "certificate_request/x", nil, csr(t, "y", nil), nil}, reply{400, "text/plain;charset=utf-8", `Instance name "y" does not match requested key "x"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) { s.want(t, test.call, test.want) })
 	}
@@ -237,10 +237,10 @@ func TestStatusesListAndFilter(t *testing.T) {
 		state, accept, contentType string
 		names                      []string
 	}{
-		{"", "", "application/json;charset=UTF-8", []string{"admin.example.test", "agent.example.test"}},
-		{"signed", "application/json", "application/json;charset=UTF-8", []string{"admin.example.test", "agent.example.test"}},
-		{"revoked", "text/pson", "text/pson;charset=UTF-8", nil},
-		{"nonsense", "text/plain, */*", "text/plain, */*;charset=UTF-8", []string{"admin.example.test", "agent.example.test"}},
+		{"", "", "application/json;charset=utf-8", []string{"admin.example.test", "agent.example.test"}},
+		{"signed", "application/json", "application/json;charset=utf-8", []string{"admin.example.test", "agent.example.test"}},
+		{"revoked", "text/pson", "text/pson;charset=utf-8", nil},
+		{"nonsense", "text/plain, */*", "text/plain, */*;charset=utf-8", []string{"admin.example.test", "agent.example.test"}},
 	} {
 		header := map[string]string{}
 		if test.accept != "" {
@@ -283,8 +283,8 @@ func TestManyAtOnce(t *testing.T) {
 		{call{"PUT", "clean", s.admin, `{"certnames":["b"],"async":true}`, nil}, reply{400, plain, "Async mode is not currently supported."}},
 		{call{"PUT", "clean", s.admin, `{}`, nil}, reply{400, plain, "Missing required key: 'certnames'. Please supply the list of certs you want to clean."}},
 		{call{"PUT", "clean", s.admin, `nonsense`, nil}, reply{400, plain, "Request body is not JSON."}},
-		{call{"PUT", "certificate_revocation_list", s.admin, "", nil}, reply{400, "text/plain; charset=utf-8", "No valid CRLs submitted."}},
-		{call{"PUT", "certificate_revocation_list", s.admin, string(s.authority.CRLs()), nil}, reply{200, "text/plain; charset=utf-8", "Successfully updated CRLs."}},
+		{call{"PUT", "certificate_revocation_list", s.admin, "", nil}, reply{400, "text/plain;charset=utf-8", "No valid CRLs submitted."}},
+		{call{"PUT", "certificate_revocation_list", s.admin, string(s.authority.CRLs()), nil}, reply{200, "text/plain;charset=utf-8", "Successfully updated CRLs."}},
 	} {
 		s.want(t, step.call, step.want)
 	}
@@ -336,12 +336,12 @@ func TestMethodsThatAPathDoesNotHave(t *testing.T) {
 		want  reply
 		allow string
 	}{
-		{call{"POST", "certificate/ca", nil, "", nil}, reply{404, "text/html; charset=utf-8", "Not Found"}, ""},
-		{call{"HEAD", "certificate_request/x", nil, "", nil}, reply{404, "text/html; charset=utf-8", "Not Found"}, ""},
-		{call{"GET", "clean", nil, "", nil}, reply{404, "text/html; charset=utf-8", "Not Found"}, ""},
-		{call{"GET", "nothing", nil, "", nil}, reply{404, "text/html; charset=utf-8", "Not Found"}, ""},
-		{call{"POST", "certificate_status/x", nil, "", nil}, reply{405, "text/plain;charset=UTF-8", "Method not allowed."}, "GET, PUT, DELETE"},
-		{call{"PUT", "certificate_statuses/x", nil, "", nil}, reply{405, "text/plain;charset=UTF-8", "Method not allowed."}, "GET"},
+		{call{"POST", "certificate/ca", nil, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}, ""},
+		{call{"HEAD", "certificate_request/x", nil, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}, ""},
+		{call{"GET", "clean", nil, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}, ""},
+		{call{"GET", "nothing", nil, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}, ""},
+		{call{"POST", "certificate_status/x", nil, "", nil}, reply{405, "text/plain;charset=utf-8", "Method not allowed."}, "GET, PUT, DELETE"},
+		{call{"PUT", "certificate_statuses/x", nil, "", nil}, reply{405, "text/plain;charset=utf-8", "Method not allowed."}, "GET"},
 		{call{"POST", "certificate_renewal", nil, "", nil}, reply{404, "text/plain", "Not Found"}, ""},
 		{call{"DELETE", "certificate_request/x", nil, "", nil}, reply{404, "text/plain", "No certificate request for x at expected path requests/x.pem"}, ""},
 	} {

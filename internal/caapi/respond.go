@@ -19,21 +19,19 @@ import (
 
 // This file turns answers and errors into HTTP, and reads bodies within limits.
 
-// The content types that puppetserver sends; they differ in letters only, but
-// clients were seen to compare them.
+// The content types that puppetserver sends, as they leave Jetty (recorded in
+// internal/troupetest/testdata/puppetserver-7.9.5).
 const (
-	typeText      = "text/plain"                // ring handlers
-	typePlain     = "text/plain; charset=utf-8" // ring-middleware's plain-response
-	typeResource  = "text/plain; charset=UTF-8" // certificate_status, written by hand
-	typeLiberator = "text/plain;charset=UTF-8"  // certificate_status, written by Liberator
-	typeJSON      = "application/json"          //
-	typeHTML      = "text/html; charset=utf-8"  // the router
-	maxJSON       = 4 << 20                     // bytes of a JSON body: a hundred thousand names
-	maxCSR        = 64 << 10                    // bytes of a certificate request
-	maxCRLs       = 32 << 20                    // bytes of uploaded revocation lists
-	defaultAfter  = 10 * time.Second            // Retry-After when nobody knows better
-	allowStatus   = "GET, PUT, DELETE"          //
-	notAllowed    = "Method not allowed."       //
+	typeText      = "text/plain"               // ring handlers
+	typePlain     = "text/plain;charset=utf-8" // everything else that is text
+	typeJSON      = "application/json"         //
+	typeHTML      = "text/html;charset=utf-8"  // the router
+	maxJSON       = 4 << 20                    // bytes of a JSON body: a hundred thousand names
+	maxCSR        = 64 << 10                   // bytes of a certificate request
+	maxCRLs       = 32 << 20                   // bytes of uploaded revocation lists
+	defaultAfter  = 10 * time.Second           // Retry-After when nobody knows better
+	allowStatus   = "GET, PUT, DELETE"         //
+	notAllowed    = "Method not allowed."      //
 	notAcceptable = "No acceptable resource available."
 )
 

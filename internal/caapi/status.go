@@ -23,7 +23,7 @@ func (a *API) status(r *http.Request, name string) (answer, error) {
 	switch r.Method {
 	case http.MethodGet, http.MethodPut, http.MethodDelete:
 	default:
-		return answer{status: http.StatusMethodNotAllowed, contentType: typeLiberator, body: []byte(notAllowed), allow: allowStatus}, nil
+		return answer{status: http.StatusMethodNotAllowed, contentType: typePlain, body: []byte(notAllowed), allow: allowStatus}, nil
 	}
 	var wanted desired
 	if r.Method == http.MethodPut {
@@ -33,15 +33,15 @@ func (a *API) status(r *http.Request, name string) (answer, error) {
 			return answer{}, err
 		}
 		if malformed != "" {
-			return text(http.StatusBadRequest, typeLiberator, malformed)
+			return text(http.StatusBadRequest, typePlain, malformed)
 		}
 		if !knownContentType(r) {
-			return text(http.StatusUnsupportedMediaType, typeLiberator, "Unsupported media type.")
+			return text(http.StatusUnsupportedMediaType, typePlain, "Unsupported media type.")
 		}
 	}
 	media, ok := negotiate(r)
 	if !ok {
-		return text(http.StatusNotAcceptable, typeLiberator, notAcceptable)
+		return text(http.StatusNotAcceptable, typePlain, notAcceptable)
 	}
 	switch r.Method {
 	case http.MethodPut:
@@ -67,9 +67,9 @@ func (a *API) getStatus(r *http.Request, name, media string) (answer, error) {
 
 // missing is Liberator's 404, which bears the content type that was negotiated.
 func missing(media string, err error) answer {
-	contentType := typeLiberator
+	contentType := typePlain
 	if media != "" {
-		contentType = media + ";charset=UTF-8"
+		contentType = media + ";charset=utf-8"
 	}
 	return answer{status: http.StatusNotFound, contentType: contentType, body: []byte(fault.Message(err)), vary: media != ""}
 }
@@ -91,9 +91,9 @@ func (a *API) putStatus(r *http.Request, name string, wanted desired) (answer, e
 	}
 	switch fault.KindOf(err) {
 	case fault.Conflict:
-		return text(http.StatusConflict, typeResource, fault.Message(err))
+		return text(http.StatusConflict, typePlain, fault.Message(err))
 	case fault.NotFound:
-		return text(http.StatusNotFound, typeResource, fault.Message(err))
+		return text(http.StatusNotFound, typePlain, fault.Message(err))
 	default:
 		return answer{status: http.StatusNoContent, contentType: typeText}, err
 	}
@@ -170,11 +170,11 @@ func (a *API) statuses(r *http.Request, segment string) (answer, error) {
 	case strings.Contains(segment, "/"):
 		return notFound(), nil
 	case r.Method != http.MethodGet:
-		return answer{status: http.StatusMethodNotAllowed, contentType: typeLiberator, body: []byte(notAllowed), allow: http.MethodGet}, nil
+		return answer{status: http.StatusMethodNotAllowed, contentType: typePlain, body: []byte(notAllowed), allow: http.MethodGet}, nil
 	}
 	media, ok := negotiate(r)
 	if !ok {
-		return text(http.StatusNotAcceptable, typeLiberator, notAcceptable)
+		return text(http.StatusNotAcceptable, typePlain, notAcceptable)
 	}
 	state := r.URL.Query().Get("state")
 	return answer{status: http.StatusOK, contentType: statusType(r, media), vary: media != "", stream: func(w io.Writer) error {
@@ -209,7 +209,10 @@ func statusType(r *http.Request, media string) string {
 	if media == "" {
 		media = typeJSON
 	}
-	return media + ";charset=UTF-8"
+	if media == "*/*" { // Jetty rewrites the charset of types that it knows
+		return media + ";charset=UTF-8"
+	}
+	return media + ";charset=utf-8"
 }
 
 // negotiate chooses between JSON and PSON by the header Accept. "" means that

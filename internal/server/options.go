@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -28,7 +29,10 @@ func storeOptions(cfg *config.Config, m *member) store.Options {
 }
 
 func caOptions(cfg *config.Config, m *member) ca.Options {
-	return ca.Options{Name: cfg.CA.Name, KeyType: ca.KeyType(cfg.CA.KeyType), Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg), Log: m.log}
+	return ca.Options{
+		Name:    cmp.Or(cfg.CA.Name, "Puppet CA: "+cfg.Certname), // as puppetserver names it
+		KeyType: ca.KeyType(cfg.CA.KeyType), Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg), Log: m.log,
+	}
 }
 
 func caPolicy(cfg *config.Config) ca.Policy {
