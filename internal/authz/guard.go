@@ -24,30 +24,39 @@ type GuardOptions struct {
 
 // A Guard admits requests. It is safe for concurrent use.
 type Guard struct {
-	rules   atomic.Pointer[Rules]
+	policy  atomic.Pointer[policy]
 	revoked func(*x509.Certificate) bool
-	oids    map[string]string
 	log     *slog.Logger
+}
+
+// policy is what one reload replaces as a whole: rules, and the short names of
+// extensions (OID to name) that rules and $trusted know.
+type policy struct {
+	rules *Rules
+	oids  map[string]string
 }
 
 // NewGuard returns a Guard.
 func NewGuard(o GuardOptions) *Guard {
-	g := &Guard{revoked: o.Revoked, oids: o.CustomOIDs, log: telemetry.Discard(o.Log)}
+	g := &Guard{revoked: o.Revoked, log: telemetry.Discard(o.Log)}
 	if g.revoked == nil {
 		g.revoked = func(*x509.Certificate) bool { return false }
 	}
 	if o.Rules == nil {
 		o.Rules = Default()
 	}
-	g.Reload(o.Rules)
+	g.Reload(o.Rules, o.CustomOIDs)
 	return g
 }
 
-// Reload replaces the rules for all requests that come after it.
-func (g *Guard) Reload(r *Rules) { g.rules.Store(r.withCustomOIDs(g.oids)) }
+// Reload replaces the rules, and the short names of extensions, for all requests
+// that come after it.
+func (g *Guard) Reload(r *Rules, customOIDs map[string]string) {
+	g.policy.Store(&policy{rules: r.withCustomOIDs(customOIDs), oids: customOIDs})
+}
 
 // Rules returns the rules in force.
-func (g *Guard) Rules() *Rules { return g.rules.Load() }
+func (g *Guard) Rules() *Rules { return g.policy.Load().rules }
 
 // Admit returns who asks if the rules let them do what they ask. A refusal is a
 // *fault.Error whose message is the body that puppetserver sends: Denied for
@@ -57,8 +66,8 @@ func (g *Guard) Rules() *Rules { return g.rules.Load() }
 // parse, so that the two can never disagree. Put [Normalize] in front to accept
 // the repeated slashes that puppetserver accepts.
 func (g *Guard) Admit(r *http.Request) (Identity, error) {
-	rules := g.rules.Load()
-	id, err := g.identify(r, rules)
+	now := g.policy.Load()
+	id, err := g.identify(r, now)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -69,7 +78,7 @@ func (g *Guard) Admit(r *http.Request) (Identity, error) {
 		return Identity{}, fault.Wrap(fault.Denied, fmt.Errorf("%s: its certificate %x is revoked", id, id.Certificate.SerialNumber),
 			"The certificate of '%s' was revoked. To let this node in again, remove its ssl folder and sign a new request.", id.Certname)
 	}
-	v := rules.Check(Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query()}, id)
+	v := now.rules.Check(Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query()}, id)
 	if v.Allowed {
 		return id, nil
 	}
@@ -98,9 +107,9 @@ func (id Identity) String() string {
 
 // identify finds out who asks: by the certificate that the TLS handshake
 // verified, or only by the headers when auth.conf says so.
-func (g *Guard) identify(r *http.Request, rules *Rules) (Identity, error) {
-	if rules.allowHeaderCert {
-		return g.identifyByHeaders(r)
+func (g *Guard) identify(r *http.Request, now *policy) (Identity, error) {
+	if now.rules.allowHeaderCert {
+		return g.identifyByHeaders(r, now.oids)
 	}
 	g.warnHeaders(r)
 	id := Identity{RemoteAddr: r.RemoteAddr}
@@ -108,7 +117,7 @@ func (g *Guard) identify(r *http.Request, rules *Rules) (Identity, error) {
 		return id, nil
 	}
 	id.Certificate = r.TLS.VerifiedChains[0][0]
-	id.Extensions = Extensions(id.Certificate, g.oids)
+	id.Extensions = Extensions(id.Certificate, now.oids)
 	id.Certname = commonName(id.Certificate)
 	id.Authenticated = id.Certname != ""
 	if !id.Authenticated {

@@ -271,7 +271,7 @@ func TestReloadedRulesHoldForTheNextRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Reload(rules)
+	g.Reload(rules, nil)
 	if _, err := g.Admit(r); err != nil {
 		t.Error(err)
 	}

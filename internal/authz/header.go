@@ -26,14 +26,14 @@ const maxHeaderCert = 64 << 10
 
 // identifyByHeaders trusts the proxy alone: a client certificate of this very
 // connection means nothing here.
-func (g *Guard) identifyByHeaders(r *http.Request) (Identity, error) {
+func (g *Guard) identifyByHeaders(r *http.Request, oids map[string]string) (Identity, error) {
 	id := Identity{RemoteAddr: r.RemoteAddr}
 	cert, err := certificateFromHeader(r.Header.Get(headerCert))
 	if err != nil {
 		return id, err
 	}
 	if cert != nil {
-		id.Certificate, id.Extensions = cert, Extensions(cert, g.oids)
+		id.Certificate, id.Extensions = cert, Extensions(cert, oids)
 	}
 	dn := r.Header.Get(headerDN)
 	if dn == "" {

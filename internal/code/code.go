@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,6 +88,7 @@ type Repo struct {
 	watch     *watcher
 	checksums *checksums
 	metrics   *metrics
+	mounts    atomic.Pointer[[]FileMount]
 
 	mu           sync.Mutex
 	environments map[puppet.Environment]*environment // those asked for since the start, and those with versions from before it
@@ -117,6 +119,7 @@ func New(o Options) (*Repo, error) {
 		metrics:      metrics,
 		environments: map[puppet.Environment]*environment{},
 	}
+	r.SetFileMounts(o.FileMounts)
 	built, err := store.built()
 	if err != nil {
 		return nil, err
@@ -126,6 +129,10 @@ func New(o Options) (*Repo, error) {
 	}
 	return r, nil
 }
+
+// SetFileMounts replaces the mounts of fileserver.conf for requests that come
+// after it.
+func (r *Repo) SetFileMounts(mounts []FileMount) { r.mounts.Store(&mounts) }
 
 // Current returns the newest complete version. It sees every change that was
 // written before the call: a folder that changed is scanned again, after a short

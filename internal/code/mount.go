@@ -162,7 +162,7 @@ func (v *Version) inFirstModule(path, folder string) (place, error) {
 
 // inCustomMount opens the folder of a section of fileserver.conf.
 func (v *Version) inCustomMount(call, mount, path string, node puppet.Certname) (p place, done func(), err error) {
-	for _, m := range v.repo.o.FileMounts {
+	for _, m := range *v.repo.mounts.Load() {
 		if m.Name != mount {
 			continue
 		}

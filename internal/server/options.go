@@ -62,13 +62,7 @@ func codeOptions(cfg *config.Config, m *member) (code.Options, error) {
 		EnvironmentPath: cfg.EnvironmentPath, BaseModulePath: cfg.BaseModulePath, Settings: cfg.Puppet,
 		Dir: m.folder("versions"), Group: group, Interval: cfg.Code.Interval, Keep: cfg.Code.Keep, Log: m.log, Registerer: m.registry,
 	}
-	if cfg.FileserverConf == "" {
-		return o, nil
-	}
-	mounts, warnings, err := code.LoadFileMounts(cfg.FileserverConf)
-	for _, w := range warnings {
-		m.log.Warn("fileserver.conf", "problem", w)
-	}
+	mounts, err := fileMounts(cfg, m)
 	o.FileMounts = mounts
 	return o, err
 }
@@ -80,6 +74,18 @@ func engineOptions(cfg *config.Config, m *member) ruby.Options {
 		User: cfg.Engine.User, Dir: m.folder("engine"), Settings: puppetSettings(cfg),
 		Resources: m.store.ExportedResources, Warm: m.store.RecentNodes, Log: m.log, Registerer: m.registry,
 	}
+}
+
+// fileMounts reads fileserver.conf.
+func fileMounts(cfg *config.Config, m *member) ([]code.FileMount, error) {
+	if cfg.FileserverConf == "" {
+		return nil, nil
+	}
+	mounts, warnings, err := code.LoadFileMounts(cfg.FileserverConf)
+	for _, w := range warnings {
+		m.log.Warn("a line of fileserver.conf has no effect", "problem", w)
+	}
+	return mounts, err
 }
 
 // puppetSettings are what a manifest may read as $settings::NAME and what shapes a

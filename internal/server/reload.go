@@ -80,6 +80,10 @@ func (m *member) apply(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	mounts, err := fileMounts(cfg, m)
+	if err != nil {
+		return err
+	}
 	old := m.cfg.Load()
 	if cfg.Data != old.Data || cfg.Certname != old.Certname || cfg.Listen != old.Listen {
 		return errors.New("data, certname and listen change only with a restart")
@@ -103,7 +107,8 @@ func (m *member) apply(ctx context.Context, cfg *config.Config) error {
 	if m.o.Level != nil {
 		m.o.Level.Set(level)
 	}
-	m.guard.Reload(guard.Rules)
+	m.guard.Reload(guard.Rules, guard.CustomOIDs)
+	m.code.SetFileMounts(mounts)
 	m.cfg.Store(cfg)
 	for _, key := range waiting(old, cfg) {
 		m.log.Warn("this setting has changed and counts only after a restart", "setting", key)
@@ -130,7 +135,7 @@ func waiting(old, cfg *config.Config) []string {
 // reloaded are the settings that apply puts in force.
 func reloaded() []string {
 	return []string{
-		"auth_conf", "dns_alt_names", "log.level", "tls.key_type", "ca.ttl", "ca.autosign", "ca.autosign_timeout", "ca.allow_subject_alt_names",
+		"auth_conf", "fileserver_conf", "trusted_oid_mapping_file", "dns_alt_names", "log.level", "tls.key_type", "ca.ttl", "ca.autosign", "ca.autosign_timeout", "ca.allow_subject_alt_names",
 		"ca.allow_authorization_extensions", "ca.allow_duplicate_certs", "ca.allow_auto_renewal", "ca.auto_renewal_cert_ttl",
 	}
 }
