@@ -180,7 +180,7 @@ func (w *yamlWalk) scalar(n ast.Node, key string) (string, bool) {
 
 // suggest finds the setting that a wrong key may have meant.
 func (l *loader) suggest(key string) string {
-	best, bestDistance := "", len(key)/3+2
+	best, bestDistance := "", len(key)/4+2
 	for _, s := range l.settings {
 		d := distance(key, s.key)
 		if last := s.key[strings.LastIndexByte(s.key, '.')+1:]; key == last || strings.HasSuffix(key, "."+last) {

@@ -70,8 +70,8 @@ func cipherSuites(names []string) []uint16 {
 	return ids
 }
 
-func newFront(authority *ca.Authority, cert *tls.Certificate, l frontLimits, log *slog.Logger) *front {
-	f := &front{authority: authority, limits: l, log: log}
+func newFront(authority *ca.Authority, cert *tls.Certificate, listener net.Listener, l frontLimits, log *slog.Logger) *front {
+	f := &front{authority: authority, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
 	f.cert.Store(cert)
 	f.http = &http.Server{
 		ReadHeaderTimeout: l.header,
@@ -92,21 +92,20 @@ func http1Only() *http.Protocols {
 	return p
 }
 
-// open binds the port. An address in use is told with the way out.
-func (f *front) open(ctx context.Context, addr string) error {
+// listen binds the port. An address in use is told with the way out.
+func listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen on %s: another process has this port; stop it (a puppetserver?) or choose another with --listen: %w", addr, err)
+		return nil, fmt.Errorf("listen on %s: another process has this port; stop it (a puppetserver?) or choose another with --listen: %w", addr, err)
 	}
 	if errors.Is(err, syscall.EACCES) {
-		return fmt.Errorf("listen on %s: no permission for this port; run as root or choose a port above 1023 with --listen: %w", addr, err)
+		return nil, fmt.Errorf("listen on %s: no permission for this port; run as root or choose a port above 1023 with --listen: %w", addr, err)
 	}
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", addr, err)
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	f.listener = newCrowd(l, connectionLimit(), f.log)
-	return nil
+	return l, nil
 }
 
 // run serves until ctx ends, then calls stopping and lets running requests finish.

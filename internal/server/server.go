@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -74,13 +75,22 @@ type member struct {
 // Run opens the member, serves, and returns when ctx ended and everything that
 // was running is finished.
 func Run(ctx context.Context, cfg *config.Config, o Options) error {
-	m, err := open(ctx, cfg, o)
+	if !cfg.CA.Enabled {
+		return fmt.Errorf("%s says that another server is the CA; a member serves under its own CA only: take that CA over (troupe ca import --cadir DIR) and set ca.enabled: true", cfg.Origin("ca.enabled"))
+	}
+	// The port comes before the data folder: if somebody has it, nothing is created.
+	listener, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
 	}
-	if err := m.openFront(ctx); err != nil {
-		return errors.Join(err, m.close())
+	m, err := open(ctx, cfg, o)
+	if err != nil {
+		return errors.Join(err, listener.Close())
 	}
+	if err := m.openFront(ctx, listener); err != nil {
+		return errors.Join(err, listener.Close(), m.close())
+	}
+	m.warn()
 	for _, n := range cfg.Notes {
 		m.log.Warn("a setting of Puppet's files is not followed", "note", n)
 	}
@@ -95,7 +105,17 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"watchdog", func(ctx context.Context) error { return m.notify.runWatchdog(ctx, m.healthy) }, 5 * time.Second},
 		stage{"front", m.runFront, frontGrace + 5*time.Second},
 	))
-	return errors.Join(err, m.front.close(), m.close())
+	err = errors.Join(err, m.front.close(), m.close())
+	m.log.Info("member has stopped", "certname", cfg.Certname)
+	return err
+}
+
+// warn tells what an operator should not find out by accident.
+func (m *member) warn() {
+	name, uid, _ := m.engine.Account()
+	if uid == os.Getuid() {
+		m.log.Warn("Ruby runs as the server's own user and can read the keys of the CA: a manifest or a function of a module could. Start the server as root, so that Ruby becomes another user", "user", name)
+	}
 }
 
 // RunOffline opens the member without its port, calls fn with a client of it, and
@@ -258,7 +278,7 @@ func (m *member) stages() []stage {
 // longest is a compile at its deadline.
 const frontGrace = 5 * time.Minute
 
-func (m *member) openFront(ctx context.Context) error {
+func (m *member) openFront(ctx context.Context, l net.Listener) error {
 	cfg := m.cfg.Load()
 	cert, err := m.serverCertificate(ctx, cfg)
 	if err != nil {
@@ -268,8 +288,8 @@ func (m *member) openFront(ctx context.Context) error {
 	if err := os.Remove(m.addressFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	m.front = newFront(m.authority, cert, frontLimitsOf(cfg), m.log)
-	return m.front.open(ctx, cfg.Listen)
+	m.front = newFront(m.authority, cert, l, frontLimitsOf(cfg), m.log)
+	return nil
 }
 
 // addressFile tells scripts where the member serves, while it does.
@@ -278,7 +298,7 @@ func (m *member) addressFile() string { return m.folder("listen.addr") }
 // serverCertificate is issued by our own CA and kept in the data folder. It is good
 // for "puppet", the name that agents ask for when nobody told them another.
 func (m *member) serverCertificate(ctx context.Context, cfg *config.Config) (*tls.Certificate, error) {
-	names := append([]string{"puppet"}, cfg.DNSAltNames...)
+	names := slices.Compact(slices.Sorted(slices.Values(append([]string{"puppet"}, cfg.DNSAltNames...))))
 	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: puppet.Certname(cfg.Certname), AltNames: names, KeyType: ca.KeyType(cfg.TLS.KeyType), Client: true})
 	if err != nil {
 		return nil, fmt.Errorf("server certificate of %s: %w", cfg.Certname, err)
@@ -294,9 +314,7 @@ func (m *member) handler() http.Handler {
 		Metrics: m.metricsPage(), Beans: m.beans, Log: m.log,
 	}).Handler()
 	mux := http.NewServeMux()
-	if m.cfg.Load().CA.Enabled {
-		mux.Handle("/puppet-ca/v1/", certificates)
-	}
+	mux.Handle("/puppet-ca/v1/", certificates)
 	mux.Handle("/status/v1/", status)
 	mux.Handle("/metrics", status)
 	mux.Handle("/metrics/", status)
@@ -319,6 +337,7 @@ func (m *member) runFront(ctx context.Context) error {
 		m.log.Warn("service manager was not told that the member is ready", telemetry.KeyErr, err)
 	}
 	err := m.front.run(ctx, func() {
+		m.log.Info("member stops: what runs may finish", "grace", frontGrace)
 		m.enter(statusapi.StateStopping)
 		if err := m.notify.send("STOPPING=1"); err != nil {
 			m.log.Warn("service manager was not told that the member stops", telemetry.KeyErr, err)

@@ -33,17 +33,14 @@ func (m *member) engineHealthy() error {
 // services are what /status/v1 shows, with the names that Puppet Server's clients
 // look for. Agents ask for "server" (8, 7) or "master" (5, 6).
 func (m *member) services() []statusapi.Service {
-	list := []statusapi.Service{
+	return []statusapi.Service{
+		{Name: "ca", Version: m.o.Version, Check: m.checkCA},
 		{Name: "server", Version: m.o.Version, Check: m.checkServer},
 		{Name: "master", Version: m.o.Version, Check: m.checkServer},
 		{Name: "jruby-metrics", Version: m.o.Version, Check: m.checkEngine},
 		{Name: "puppet-profiler", Version: m.o.Version, Check: m.checkStore},
 		{Name: "status-service", Version: m.o.Version, Check: m.checkSelf},
 	}
-	if m.cfg.Load().CA.Enabled { // or its API is not served, and agents must look elsewhere
-		list = append(list, statusapi.Service{Name: "ca", Version: m.o.Version, Check: m.checkCA})
-	}
-	return list
 }
 
 // enter begins a phase of the member's life; services that do well show it.

@@ -33,7 +33,7 @@ func (p *Pool) enter(patient bool) (leave func(), err error) {
 		p.away.add(time.Now(), after)
 		return nil, &fault.Error{
 			Kind: fault.Unavailable, After: after,
-			Msg: fmt.Sprintf("The compile queue is full (%d requests are waiting)", p.waiting),
+			Msg: fmt.Sprintf("The compile queue is full (%d requests are compiling or waiting)", p.waiting),
 		}
 	}
 	p.waiting++
