@@ -170,9 +170,6 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, key string
 		a.answerError(rec, r, textStyle, err)
 		return
 	}
-	if id.Certname != "" {
-		telemetry.Note(r.Context(), slog.String("client", string(id.Certname)))
-	}
 	if err := rt.handle(rec, &request{Request: r, id: id, endpoint: rt.name, key: key, params: r.URL.Query()}); err != nil {
 		a.answerError(rec, r, rt.style, err)
 	}

@@ -329,7 +329,7 @@ func TestOverloadIsToldOnlyToThoseWhoComeBack(t *testing.T) {
 		return engine.Result{}, fault.New(fault.Unavailable, "too many catalogs are being compiled")
 	}
 	for version, wantStatus := range map[string]int{
-		"7.23.0": 503, "5.3.1": 503, "8.0.0": 503, "9.0.0-rc1": 503, "5.3.0": 200, "5.2.9": 200, "4.10.1": 200, "": 200, "new": 200,
+		"7.26.0": 503, "5.3.1": 503, "8.2.0": 503, "9.0.0-rc1": 503, "7.23.0": 200, "8.1.0": 200, "5.3.0": 200, "": 200, "new": 200,
 	} {
 		a := postCatalog(catalogForm(factsOfAgent), "X-Puppet-Version: "+version)
 		r, _ := s.do(a)

@@ -60,7 +60,7 @@ func (a *API) getCatalog(w http.ResponseWriter, q *request) error {
 	c := compilation{
 		request: engine.Request{
 			Certname: name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
-			Trusted: trusted, ServerFacts: a.serverFacts(version.Environment),
+			Trusted: trusted, ServerFacts: a.serverFacts(),
 			TransactionUUID: q.params.Get("transaction_uuid"), JobID: q.params.Get("job_uuid"),
 			Rich: f.rich(), Static: q.flag("static_catalog") && version.Settings.StaticCatalogs,
 			Patient: !obeysRetryAfter(q.Request),
@@ -178,9 +178,10 @@ func classifyFault(name puppet.Certname, err error) error {
 	}
 }
 
-// serverFacts are $server_facts but serverversion, which the engine knows.
-func (a *API) serverFacts(env puppet.Environment) map[string]string {
-	facts := map[string]string{"servername": a.o.ServerName, "environment": string(env)}
+// serverFacts are $server_facts but serverversion and environment, which the
+// engine knows.
+func (a *API) serverFacts() map[string]string {
+	facts := map[string]string{"servername": a.o.ServerName}
 	if a.o.ServerIP != "" {
 		facts["serverip"] = a.o.ServerIP
 	}
@@ -239,6 +240,7 @@ func (a *API) compile(ctx context.Context, c compilation) (engine.Result, error)
 		}
 		return result, err
 	}
+	a.logMessages(ctx, record, result.Logs)
 	record.Logs = append(record.Logs, storedLogs(result.Logs)...)
 	record.Timings, record.Resources, record.Bytes = result.Timings, result.Resources, len(result.Catalog)
 	a.keep(saveCtx, c, record, result)
@@ -249,6 +251,7 @@ func (a *API) compile(ctx context.Context, c compilation) (engine.Result, error)
 func (a *API) keepFailure(ctx context.Context, record store.Compile, err error) {
 	record.Failed, record.Error = true, fault.Message(err)
 	if ce, ok := errors.AsType[*engine.CompileError](err); ok {
+		a.logMessages(ctx, record, ce.Logs)
 		record.Logs = append(record.Logs, storedLogs(ce.Logs)...)
 		record.Timings = ce.Timings
 	}

@@ -287,7 +287,7 @@ func TestAServiceCompilesForOthersByV4(t *testing.T) {
 		Certname: "n1", Classes: json.RawMessage("[]"), Parameters: json.RawMessage("{}"),
 		Facts:       puppet.Facts{Certname: "n1", Environment: "staging", Values: json.RawMessage(`{"a":1}`)},
 		Trusted:     puppet.Trusted{Authenticated: "remote", Certname: "n1", Extensions: map[string]string{"pp_role": "db"}},
-		ServerFacts: map[string]string{"servername": "puppet.example.test", "environment": "staging"},
+		ServerFacts: map[string]string{"servername": "puppet.example.test"},
 		JobID:       "7", TransactionUUID: "t4", LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(engine.Request{}, "Version")); diff != "" {
@@ -305,7 +305,7 @@ func TestAServiceCompilesForOthersByV4(t *testing.T) {
 	if _, _, err := s.db.Catalog(t.Context(), "n2"); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("a catalog was stored against the request's wish (%v)", err)
 	}
-	s.want(post(`{"certname":"n2","surprise":1}`), http.StatusBadRequest, `Invalid input: json: unknown field "surprise"`)
+	s.want(post(`{"certname":"n2","surprise":1}`), http.StatusBadRequest, `Invalid input: unknown field "surprise"`)
 	s.want(post(`{"certname":"n2","persistence":{"facts":false,"catalog":false},"environment":"nosuch"}`), http.StatusNotFound,
 		"Could not find environment 'nosuch'")
 	s.want(ask{as: agent, method: http.MethodPost, target: "/puppet/v4/catalog", body: `{}`}, http.StatusForbidden,

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"troupe/internal/classifier"
@@ -81,7 +83,7 @@ func (a *API) postCatalogV4(w http.ResponseWriter, q *request) error {
 	result, err := a.compile(ctx, compilation{
 		request: engine.Request{
 			Certname: v4.name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
-			Trusted: trusted, ServerFacts: a.serverFacts(version.Environment), TransactionUUID: v4.TransactionUUID,
+			Trusted: trusted, ServerFacts: a.serverFacts(), TransactionUUID: v4.TransactionUUID,
 			JobID: v4.JobID, LogLevel: v4.Options.LogLevel, Patient: !obeysRetryAfter(q.Request),
 		},
 		keepCatalog: v4.Persistence.Catalog, stale: node.Stale,
@@ -105,7 +107,7 @@ func parseCatalogV4(body []byte) (*catalogV4, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v4); err != nil {
-		return nil, badRequest("Invalid input: %s", err)
+		return nil, badInput("", err)
 	}
 	var missing []string
 	if v4.Certname == "" {
@@ -133,6 +135,27 @@ func parseCatalogV4(body []byte) (*catalogV4, error) {
 	return v4, err
 }
 
+// badInput words a value of the wrong type without the names that types have in Go.
+func badInput(within string, err error) error {
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return badRequest("Invalid input: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	where := strings.Trim(within+"."+wrong.Field, ".")
+	if where == "" {
+		where = "the body"
+	}
+	want := "a map"
+	switch wrong.Type.Kind() {
+	case reflect.Bool:
+		want = "true or false"
+	case reflect.String:
+		want = "a string"
+	default: // all others are objects
+	}
+	return badRequest("Invalid input: %s is %s instead of %s", where, wrong.Value, want)
+}
+
 // factsV4 takes the facts of the request, else the stored ones.
 func (a *API) factsV4(ctx context.Context, v4 *catalogV4) (puppet.Facts, error) {
 	if v4.Facts == nil {
@@ -155,7 +178,7 @@ func trustedV4(v4 *catalogV4, facts puppet.Facts) (puppet.Trusted, error) {
 			Trusted json.RawMessage `json:"trusted"`
 		}
 		if err := json.Unmarshal(facts.Values, &named); err != nil {
-			return puppet.Trusted{}, badRequest("Invalid input: facts: %s", err)
+			return puppet.Trusted{}, badInput("facts.values", err)
 		}
 		values = named.Trusted
 	}
@@ -171,7 +194,7 @@ func trustedV4(v4 *catalogV4, facts puppet.Facts) (puppet.Trusted, error) {
 		External      json.RawMessage `json:"external"`
 	}
 	if err := json.Unmarshal(values, &wire); err != nil {
-		return puppet.Trusted{}, badRequest("Invalid input: trusted_facts: %s", err)
+		return puppet.Trusted{}, badInput("trusted_facts.values", err)
 	}
 	t := puppet.Trusted{
 		Certname: wire.Certname, Hostname: wire.Hostname, Domain: wire.Domain, External: wire.External,

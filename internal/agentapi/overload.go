@@ -5,10 +5,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"troupe/internal/fault"
+	"troupe/internal/puppet"
 )
 
 // This file spreads agents that come when there is too much to do.
@@ -37,28 +37,8 @@ func spread(d time.Duration) int {
 	return max(1, half+rand.IntN(whole+1)) //nolint:gosec // spread, not secrecy
 }
 
-// obeysRetryAfter reports whether the client waits and tries again: agents do
-// from 5.3.1 on (puppetserver's jruby_request.clj has the same border). Others
-// take a 503 for a failed run, so their requests queue instead.
+// obeysRetryAfter reports whether the client waits and tries again. Others take
+// a 503 for a failed run, so their requests queue instead.
 func obeysRetryAfter(r *http.Request) bool {
-	core, _, _ := strings.Cut(r.Header.Get("X-Puppet-Version"), "-")
-	parts := strings.Split(core, ".")
-	if len(parts) != 3 {
-		return false
-	}
-	var v [3]int
-	for i, p := range parts {
-		n, err := strconv.Atoi(p)
-		if err != nil || n < 0 {
-			return false
-		}
-		v[i] = n
-	}
-	switch {
-	case v[0] != 5:
-		return v[0] > 5
-	case v[1] != 3:
-		return v[1] > 3
-	}
-	return v[2] >= 1
+	return puppet.ObeysRetryAfter(r.Header.Get("X-Puppet-Version"))
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"troupe/internal/fault"
+	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
 
@@ -117,7 +118,9 @@ func (a *API) failure(w http.ResponseWriter, r *http.Request, err error) answer 
 		status = http.StatusConflict
 	case fault.Unavailable:
 		status = http.StatusServiceUnavailable
-		w.Header().Set("Retry-After", retryAfter(err))
+		if v := r.Header.Get("X-Puppet-Version"); v == "" || puppet.ObeysRetryAfter(v) {
+			w.Header().Set("Retry-After", retryAfter(err)) // other agents would sleep and then fail
+		}
 	case fault.Internal, fault.Failed:
 		a.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, telemetry.KeyErr, err)
 		// Unlike puppetserver: the cause stays in the log.

@@ -22,15 +22,12 @@ func (p *Pool) enter(patient bool) (leave func(), err error) {
 	if p.phase != serving {
 		return nil, errClosing()
 	}
-	limit := p.o.MaxQueue
-	if patient {
-		limit *= patience
-	}
-	// Free workers are no queue: a waiting request may only be starting.
-	if p.waiting >= limit+p.o.Workers-len(p.slots) {
+	if p.full(patient) {
 		p.metrics.refused.Inc()
 		after := p.estimate()
-		p.away.add(time.Now(), after)
+		if !patient {
+			p.away.add(time.Now(), after)
+		}
 		return nil, &fault.Error{
 			Kind: fault.Unavailable, After: after,
 			Msg: fmt.Sprintf("The compile queue is full (%d requests are compiling or waiting)", p.waiting),
@@ -39,6 +36,24 @@ func (p *Pool) enter(patient bool) (leave func(), err error) {
 	p.waiting++
 	p.running++
 	return p.leave, nil
+}
+
+// Whoever cannot come back waits at its open connection. Agents give up after ten
+// minutes (http_read_timeout), so a wait that might take longer is refused at
+// once. maxPatient bounds the memory: each request holds its facts.
+const (
+	maxPatience = 8 * time.Minute
+	maxPatient  = 4096
+)
+
+// full reports whether a request finds no place in the queue. p.mu is held.
+func (p *Pool) full(patient bool) bool {
+	// Free workers are no queue: a waiting request may only be starting.
+	waiting := p.waiting - (p.o.Workers - len(p.slots))
+	if waiting < p.o.MaxQueue {
+		return false
+	}
+	return !patient || waiting >= maxPatient || p.behind(waiting) > maxPatience
 }
 
 func (p *Pool) leave() {
@@ -57,12 +72,16 @@ const maxAway = 10 * time.Minute
 // that comes at once comes back spread over the time that it takes to serve it.
 // p.mu is held.
 func (p *Pool) estimate() time.Duration {
+	return min(max(p.behind(p.waiting+p.away.count(time.Now())), time.Second), maxAway)
+}
+
+// behind is how long a request waits that has so many before it. p.mu is held.
+func (p *Pool) behind(others int) time.Duration {
 	average := p.average
 	if average == 0 {
 		average = firstGuess
 	}
-	before := p.waiting + p.away.count(time.Now())
-	return min(max(average*time.Duration(before+1)/time.Duration(p.o.Workers), time.Second), maxAway)
+	return average * time.Duration(others+1) / time.Duration(p.o.Workers)
 }
 
 // firstGuess is a compile's length before there was one.

@@ -44,7 +44,7 @@ type Options struct {
 	PuppetLib []string // folders that hold puppet.rb and what it needs; nil means where Ruby looks anyway
 
 	Workers     int           // compiles at a time; 0 means one per CPU
-	MaxQueue    int           // requests that may wait; 0 means 16 per worker. Patient ones may wait in a queue 8 times as long
+	MaxQueue    int           // requests that may wait; 0 means 16 per worker. Patient ones wait beyond that, see enter
 	MaxVersions int           // zygotes kept; 0 means 8
 	WarmNodes   int           // nodes compiled to warm a zygote; 0 means 3
 	Deadline    time.Duration // of one compile; 0 means 5 minutes
@@ -63,9 +63,6 @@ type Options struct {
 	Log        *slog.Logger // nil discards
 	Registerer prometheus.Registerer
 }
-
-// patience is how much longer the queue of patient requests is.
-const patience = 8
 
 func (o Options) withDefaults() Options {
 	setDefault(&o.Workers, runtime.GOMAXPROCS(0))

@@ -25,8 +25,10 @@ module Troupe
     end
 
     # The order is that of Puppet's set_server_facts: it shows in $server_facts.
+    # The environment is not among them, as add_server_facts appends it and warns
+    # of whatever the node has already.
     def server_facts(request)
-      given = { 'serverversion' => Puppet.version.to_s }.merge(request['server_facts'] || {})
+      given = { 'serverversion' => Puppet.version.to_s }.merge(request['server_facts'] || {}).except('environment')
       SERVER_FACTS.filter_map { |name| [name, given[name]] if given[name] }.to_h.merge(given)
     end
 
