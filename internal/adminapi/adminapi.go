@@ -7,6 +7,7 @@
 package adminapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,8 @@ type Member struct {
 	Compiler   engine.Compiler
 	Classifier *classifier.Classifier
 	Name       string                          // the member's certname
+	ServerIP   string                          // $server_facts['serverip']; "" leaves it out
+	ServerIP6  string                          // likewise serverip6
 	CustomOIDs map[string]string               // OID to short name, of custom_trusted_oid_mapping.yaml
 	Reload     func(ctx context.Context) error // reads configuration and certificates again
 }
@@ -70,9 +73,12 @@ func (a *API) routes() map[string]handler {
 		"GET /v1/nodes/{certname}":         a.node,
 		"GET /v1/nodes/{certname}/facts":   a.facts,
 		"GET /v1/nodes/{certname}/catalog": a.catalog,
+		"GET /v1/nodes/{certname}/inputs":  a.inputs,
+		"POST /v1/resources/exported":      a.exported,
 		"GET /v1/reports":                  a.reports,
 		"GET /v1/reports/{id}":             a.report,
 		"POST /v1/compile":                 a.compile,
+		"POST /v1/redact":                  a.redact,
 		"POST /v1/reload":                  a.reload,
 	}
 }
@@ -106,10 +112,10 @@ type wireError struct {
 // respond is the only place that writes an answer. An operator sees the causes
 // too: the socket is theirs alone.
 func (a *API) respond(w http.ResponseWriter, r *http.Request, v any, err error) {
-	body, merr := json.Marshal(v)
+	body, merr := encode(v)
 	if err = errors.Join(err, merr); err != nil {
 		a.log.Info("operator's request failed", "route", r.Pattern, telemetry.KeyErr, err)
-		body, merr = json.Marshal(wireError{fault.KindOf(err), err.Error()})
+		body, merr = encode(wireError{fault.KindOf(err), err.Error()})
 	}
 	if merr != nil { // a number and a string always become JSON
 		panic(merr)
@@ -121,6 +127,16 @@ func (a *API) respond(w http.ResponseWriter, r *http.Request, v any, err error) 
 	if _, err := w.Write(body); err != nil {
 		a.log.Debug("operator went away", telemetry.KeyErr, err)
 	}
+}
+
+// encode leaves < and & in catalogs as they are: who compares one with a catalog
+// that came another way must not find them changed.
+func encode(v any) ([]byte, error) {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), err
 }
 
 // decode reads a request's JSON strictly.

@@ -76,7 +76,7 @@ func serveCA(t *testing.T, key ca.KeyType) *parts {
 	}
 	api := adminapi.New(adminapi.Member{
 		Authority: p.authority, Store: p.store, Journal: p.journal, Code: repo, Compiler: p.engine, Classifier: enc,
-		Name: "one.example.test", CustomOIDs: map[string]string{"1.3.6.1.4.1.34380.1.2.77": "team"},
+		Name: "one.example.test", ServerIP: "192.0.2.1", CustomOIDs: map[string]string{"1.3.6.1.4.1.34380.1.2.77": "team"},
 		Reload: func(context.Context) error { p.reloads++; return p.refuse },
 	}, nil)
 	p.run(t, func(ctx context.Context) error { return api.Run(ctx, p.data) })

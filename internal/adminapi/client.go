@@ -69,7 +69,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	defer cancel()
 	var body io.Reader
 	if in != nil {
-		b, err := json.Marshal(in)
+		b, err := encode(in)
 		if err != nil {
 			return err
 		}

@@ -3,17 +3,12 @@ package adminapi
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
-	"troupe/internal/authz"
 	"troupe/internal/engine"
-	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
 
@@ -21,12 +16,13 @@ import (
 // not exist.
 
 // CompileRequest says for whom to compile. Without Facts the node's stored facts
-// are used; without Environment the classifier's, else the one of the facts, else
-// production.
+// are used; without Environment the classifier's, else the one in which the node's
+// facts came, else production.
 type CompileRequest struct {
 	Certname    string          `json:"certname"`
 	Environment string          `json:"environment,omitempty"`
-	Facts       json.RawMessage `json:"facts,omitempty"` // an object: name to value
+	Facts       json.RawMessage `json:"facts,omitempty"`  // an object: name to value
+	Inputs      *Inputs         `json:"inputs,omitempty"` // what another member knows of the node; nil means what this one knows
 }
 
 // CompileResult is a catalog and what it took to make it.
@@ -38,7 +34,8 @@ type CompileResult struct {
 	Timings     map[string]float64 `json:"timings"` // seconds by phase
 	Resources   int                `json:"resources"`
 	Logs        []engine.Log       `json:"logs"`
-	Error       string             `json:"error,omitempty"` // in Puppet's words; then there is no catalog
+	Stale       bool               `json:"stale_classification"` // the classifier failed; its last good answer was used
+	Error       string             `json:"error,omitempty"`      // in Puppet's words; then there is no catalog
 }
 
 func (a *API) compile(r *http.Request) (any, error) {
@@ -51,19 +48,17 @@ func (a *API) compile(r *http.Request) (any, error) {
 		return nil, err
 	}
 	ctx := r.Context()
-	facts, err := a.factsFor(ctx, name, q.Facts)
+	in := q.Inputs
+	if in == nil {
+		if in, err = a.inputsOf(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	facts, err := in.factsFor(name, q.Facts)
 	if err != nil {
 		return nil, err
 	}
-	node, err := a.m.Classifier.Classify(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	env, err := puppet.ParseEnvironment(cmp.Or(q.Environment, string(node.Environment), string(facts.Environment), "production"))
-	if err != nil {
-		return nil, err
-	}
-	trusted, err := a.trustedOf(ctx, name)
+	env, err := puppet.ParseEnvironment(cmp.Or(q.Environment, in.Environment, "production"))
 	if err != nil {
 		return nil, err
 	}
@@ -76,12 +71,11 @@ func (a *API) compile(r *http.Request) (any, error) {
 
 	start := time.Now()
 	result, err := a.m.Compiler.Compile(ctx, engine.Request{
-		Certname: name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
-		Trusted:     trusted,
-		ServerFacts: map[string]string{"servername": a.m.Name, "environment": string(env)},
-		Rich:        true, Patient: true,
+		Certname: name, Version: version, Classes: in.Classes, Parameters: in.Parameters, Facts: facts,
+		Trusted: in.trusted(name), ServerFacts: in.ServerFacts,
+		Rich: true, Static: version.Settings.StaticCatalogs, ChecksumTypes: checksumTypes(), Patient: true,
 	})
-	out := CompileResult{Environment: string(env), CodeID: version.ID, Seconds: time.Since(start).Seconds()}
+	out := CompileResult{Environment: string(env), CodeID: version.ID, Seconds: time.Since(start).Seconds(), Stale: in.Stale}
 	if failed, ok := errors.AsType[*engine.CompileError](err); ok {
 		out.Error, out.Logs, out.Timings = failed.Msg, failed.Logs, seconds(failed.Timings)
 		return out, nil
@@ -90,43 +84,19 @@ func (a *API) compile(r *http.Request) (any, error) {
 		return nil, err
 	}
 	out.Catalog, out.Resources, out.Logs = result.Catalog, result.Resources, result.Logs
+	if result.PSON { // strings that are not UTF-8: as the store keeps such a catalog
+		if out.Catalog, err = puppet.PSONToJSON(result.Catalog); err != nil {
+			return nil, err
+		}
+	}
 	out.Timings = seconds(result.Timings)
 	return out, nil
 }
 
-func (a *API) factsFor(ctx context.Context, name puppet.Certname, given json.RawMessage) (puppet.Facts, error) {
-	if len(given) > 0 && given[0] != '{' {
-		return puppet.Facts{}, fault.New(fault.Invalid, "the facts must be one JSON object: name to value")
-	}
-	if len(given) > 0 {
-		return puppet.Facts{Certname: name, Timestamp: time.Now(), Values: given}, nil
-	}
-	facts, err := a.m.Store.Facts(ctx, name)
-	if fault.KindOf(err) == fault.NotFound {
-		return facts, fault.New(fault.NotFound, "no facts of %s are stored; give some with --facts FILE (on the node: puppet facts show --render-as json)", name)
-	}
-	return facts, err
-}
-
-// trustedOf is $trusted as the node itself would get it: with the extensions of
-// its certificate, if this CA has issued one.
-func (a *API) trustedOf(ctx context.Context, name puppet.Certname) (puppet.Trusted, error) {
-	id := authz.Identity{Certname: name, Authenticated: true}
-	text, err := a.m.Authority.Certificate(ctx, string(name))
-	if err != nil && fault.KindOf(err) != fault.NotFound {
-		return puppet.Trusted{}, err
-	}
-	if block, _ := pem.Decode(text); block != nil {
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return puppet.Trusted{}, fmt.Errorf("read the certificate of %s: %w", name, err)
-		}
-		id.Extensions = authz.Extensions(cert, a.m.CustomOIDs)
-	}
-	trusted := id.Trusted()
-	trusted.External, err = a.m.Classifier.External(ctx, name)
-	return trusted, err
-}
+// checksumTypes is what agents of Puppet 7 and 8 send, so that the metadata of
+// files is what such an agent gets (lib/puppet/configurer.rb; the setting
+// supported_checksum_types).
+func checksumTypes() []string { return []string{"sha256", "sha384", "sha512", "sha224", "md5"} }
 
 func seconds(timings map[string]time.Duration) map[string]float64 {
 	out := make(map[string]float64, len(timings))
@@ -140,5 +110,22 @@ func seconds(timings map[string]time.Duration) map[string]float64 {
 func (c *Client) Compile(ctx context.Context, q CompileRequest) (CompileResult, error) {
 	var out CompileResult
 	err := c.call(ctx, http.MethodPost, "/v1/compile", q, &out)
+	return out, err
+}
+
+func (a *API) redact(r *http.Request) (any, error) {
+	var catalog json.RawMessage
+	if err := decode(r, &catalog); err != nil {
+		return nil, err
+	}
+	out, err := a.m.Store.Redact(catalog)
+	return json.RawMessage(out), err
+}
+
+// Redact puts in the place of sensitive values what stands there in the catalogs
+// that the member stores, so that a fresh catalog can be compared with one of them.
+func (c *Client) Redact(ctx context.Context, catalog json.RawMessage) (json.RawMessage, error) {
+	var out json.RawMessage
+	err := c.call(ctx, http.MethodPost, "/v1/redact", catalog, &out)
 	return out, err
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"troupe/internal/adminapi"
 	"troupe/internal/engine"
@@ -160,8 +161,11 @@ func TestCompileAsksTheEngineWhatTheNodeWould(t *testing.T) {
 	if diff := cmp.Diff(want, q.Trusted); diff != "" {
 		t.Errorf("trusted (-want +got):\n%s", diff)
 	}
-	if string(q.Facts.Values) != `{"role":"stored"}` || !q.Patient || q.ServerFacts["servername"] != "one.example.test" {
-		t.Errorf("asked with facts %s, patient %t, server facts %v", q.Facts.Values, q.Patient, q.ServerFacts)
+	if string(q.Facts.Values) != `{"role":"stored"}` || !q.Patient || !q.Rich || !q.Static || strings.Join(q.ChecksumTypes, ".") != "sha256.sha384.sha512.sha224.md5" {
+		t.Errorf("asked with facts %s, patient %t, rich %t, static %t, checksums %v", q.Facts.Values, q.Patient, q.Rich, q.Static, q.ChecksumTypes)
+	}
+	if diff := cmp.Diff(map[string]string{"servername": "one.example.test", "serverip": "192.0.2.1"}, q.ServerFacts); diff != "" {
+		t.Errorf("server facts (-want +got):\n%s", diff)
 	}
 
 	got, err = p.client.Compile(t.Context(), adminapi.CompileRequest{Certname: "new.example.test", Environment: "production", Facts: json.RawMessage(`{"role":"given"}`)})
@@ -173,6 +177,83 @@ func TestCompileAsksTheEngineWhatTheNodeWould(t *testing.T) {
 	}
 	if list, err := p.client.Nodes(t.Context()); err != nil || len(list) != 1 || list[0].LastCompile != nil {
 		t.Errorf("nodes = %+v (%v), want no trace of the compiles", list, err)
+	}
+}
+
+func TestAnotherMemberCompilesWithWhatThisOneKnows(t *testing.T) {
+	knows, other := serve(t), serve(t)
+	knows.saveFacts(t, "web1.example.test", `{"role":"stored"}`)
+	knows.request(t, "web1.example.test", extension(t, 77, "blue"))
+	if err := knows.authority.Sign(t.Context(), "web1.example.test", 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*parts{knows, other} {
+		p.engine.result = engine.Result{Catalog: []byte(`{}`)}
+	}
+	in, err := knows.client.Inputs(t.Context(), "web1.example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Stale = true
+	if _, err := knows.client.Compile(t.Context(), adminapi.CompileRequest{Certname: "web1.example.test"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := other.client.Compile(t.Context(), adminapi.CompileRequest{Certname: "web1.example.test", Inputs: in})
+	if err != nil || !got.Stale || got.Environment != "testing" {
+		t.Errorf("result = %+v (%v), want it stale, in the environment of the facts", got, err)
+	}
+	if diff := cmp.Diff(knows.engine.asked, other.engine.asked, cmpopts.IgnoreFields(engine.Request{}, "Version"), cmpopts.IgnoreFields(puppet.Facts{}, "Environment")); diff != "" {
+		t.Errorf("asked of the engine (-by the first +by the other):\n%s", diff)
+	}
+}
+
+func TestCollectorsOfAnotherMemberAreAnswered(t *testing.T) {
+	p := serve(t)
+	exported := []puppet.Resource{{Type: "Host", Title: "a b&c", Exported: true, Tags: []string{"web"}, Parameters: json.RawMessage(`{"ip":"192.0.2.7"}`)}}
+	if err := p.store.SaveCatalog(t.Context(), store.CatalogMeta{Certname: "web1", Environment: "production"}, []byte(`{}`), exported); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		q    store.ResourceQuery
+		want int
+	}{
+		"all of a type":         {store.ResourceQuery{Type: "host"}, 1},
+		"of nodes but this one": {store.ResourceQuery{Type: "host", NotCertname: "web1"}, 0},
+		"by title":              {store.ResourceQuery{Type: "Host", Filter: json.RawMessage(`["=","title","a b&c"]`)}, 1},
+		"by another title":      {store.ResourceQuery{Type: "Host", Filter: json.RawMessage(`["=","title","b"]`)}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want, err := p.store.ExportedResources(t.Context(), c.q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := p.client.ExportedResources(t.Context(), c.q)
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil || len(got) != c.want {
+				t.Errorf("%d resources (%v), want %d as the store has them:\n%s", len(got), err, c.want, diff)
+			}
+		})
+	}
+	if err := errOf(p.client.ExportedResources(t.Context(), store.ResourceQuery{Type: "Host", Filter: json.RawMessage(`["like"]`)})); err == nil {
+		t.Error("a filter that is none was answered")
+	}
+}
+
+func TestACatalogWithSecretsIsComparedWithTheStoredOne(t *testing.T) {
+	p := serve(t)
+	catalog := `{"name":"a<b&c","resources":[{"type":"User","title":"u","sensitive_parameters":["password"],"parameters":{"password":"secret <word>"}}]}`
+	if err := p.store.SaveCatalog(t.Context(), store.CatalogMeta{Certname: "web1", Environment: "production"}, []byte(catalog), nil); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := p.client.Catalog(t.Context(), "web1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := p.client.Redact(t.Context(), json.RawMessage(catalog))
+	if diff := cmp.Diff(string(stored), string(fresh)); diff != "" || err != nil {
+		t.Errorf("redacted (-stored +fresh) (%v):\n%s", err, diff)
+	}
+	if got := string(fresh); strings.Contains(got, "secret") || !strings.Contains(got, `"a<b&c"`) {
+		t.Errorf("redacted catalog = %s, want no secret and the rest as it was", got)
 	}
 }
 

@@ -201,7 +201,7 @@ func (s *site) do(a ask) (answer, string) {
 		a.method = http.MethodGet
 	}
 	r := httptest.NewRequestWithContext(s.t.Context(), a.method, a.target, strings.NewReader(a.body))
-	r.Header.Set("X-Puppet-Version", "7.23.0")
+	r.Header.Set("X-Puppet-Version", "8.10.0")
 	for _, h := range a.header {
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Set(name, value)

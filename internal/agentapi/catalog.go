@@ -127,6 +127,8 @@ func (a *API) takeFacts(ctx context.Context, q *request, name puppet.Certname, e
 	default:
 		return puppet.Facts{}, serverError("Unsupported facts format")
 	}
+	// The request may wait for long: it need not keep its facts twice.
+	q.params.Del("facts")
 	// The agent escapes facts twice; the form or the query undid one of them.
 	facts, err := puppet.DecodeFacts(kind, []byte(unescape(text)))
 	if fault.KindOf(err) == fault.Invalid {

@@ -34,7 +34,7 @@ func TestACatalogIsCompiledFromWhatTheAgentSent(t *testing.T) {
 		Trusted: puppet.Trusted{
 			Authenticated: "remote", Certname: agent, Extensions: map[string]string{"pp_role": "web"}, Hostname: "agent", Domain: "example.test",
 		},
-		ServerFacts:     map[string]string{"servername": "puppet.example.test", "serverip": "192.0.2.1", "environment": "production"},
+		ServerFacts:     map[string]string{"servername": "puppet.example.test", "serverip": "192.0.2.1"},
 		TransactionUUID: "t1", Rich: true, Static: true, ChecksumTypes: []string{"sha256", "md5"},
 	}
 	ignore := cmpopts.IgnoreFields(engine.Request{}, "Version", "Facts.Timestamp")
@@ -306,6 +306,15 @@ func TestAServiceCompilesForOthersByV4(t *testing.T) {
 		t.Errorf("a catalog was stored against the request's wish (%v)", err)
 	}
 	s.want(post(`{"certname":"n2","surprise":1}`), http.StatusBadRequest, `Invalid input: unknown field "surprise"`)
+	for body, want := range map[string]string{
+		`[]`:                              "the body is array instead of a map",
+		`{"certname":7}`:                  "certname is number instead of a string",
+		`{"persistence":[]}`:              "persistence is array instead of a map",
+		`{"persistence":{"facts":"yes"}}`: "persistence.facts is string instead of true or false",
+		`{"certname":"n2","persistence":{"facts":false,"catalog":false},"environment":"production","trusted_facts":{"values":{"extensions":"x"}}}`: "trusted_facts.values.extensions is string instead of a map",
+	} {
+		s.want(post(body), http.StatusBadRequest, "Invalid input: "+want)
+	}
 	s.want(post(`{"certname":"n2","persistence":{"facts":false,"catalog":false},"environment":"nosuch"}`), http.StatusNotFound,
 		"Could not find environment 'nosuch'")
 	s.want(ask{as: agent, method: http.MethodPost, target: "/puppet/v4/catalog", body: `{}`}, http.StatusForbidden,

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"troupe/internal/account"
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
@@ -26,9 +27,10 @@ type Autosign struct {
 	All  bool   // sign everything that the rest of the policy allows
 	Path string // else: an executable that decides, or a list of names; it may be missing
 
-	Timeout time.Duration // of the executable; 0 means 30s
-	RubyLib []string      // prepended to the executable's RUBYLIB, so that it finds Puppet and Facter
-	GemPath []string      // appended to the executable's GEM_PATH
+	Account account.Account // that the executable runs as; zero means our own
+	Timeout time.Duration   // of the executable; 0 means 30s
+	RubyLib []string        // prepended to the executable's RUBYLIB, so that it finds Puppet and Facter
+	GemPath []string        // appended to the executable's GEM_PATH
 }
 
 const (
@@ -137,6 +139,9 @@ func (a *Authority) runPolicy(ctx context.Context, s Autosign, name puppet.Certn
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
+	if err := s.Account.Apply(cmd); err != nil {
+		return false, err
+	}
 	err := cmd.Run()
 
 	a.log.DebugContext(ctx, "autosign command has run", "autosign", s.Path, telemetry.KeyCertname, string(name), "exit_code", cmd.ProcessState.ExitCode(), "stdout", stdout.String())

@@ -5,16 +5,12 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"troupe/internal/fault"
@@ -31,6 +27,8 @@ type GenerateRequest struct {
 	TTL      time.Duration // 0 leaves it to the policy
 	Client   bool          // may use the whole CA API: the extension pp_cli_auth
 	KeyType  KeyType       // "" means EC256
+
+	Extensions map[string]string // further ones: OID or registered short name to value
 }
 
 // Generate makes a key and a certificate for it. The key is returned and kept
@@ -74,29 +72,12 @@ func (a *Authority) generate(ctx context.Context, g GenerateRequest) (key crypto
 		return nil, nil, err
 	}
 	w := issuing{name: g.Certname, publicKey: key.Public(), ttl: g.TTL, altNames: names.with(string(g.Certname))}
-	if g.Client {
-		e, err := cliAuthExtension()
-		if err != nil {
-			return nil, nil, err
-		}
-		w.extensions = []pkix.Extension{e}
+	w.extensions, err = grantedExtensions(g.Extensions, g.Client)
+	if err != nil {
+		return nil, nil, err
 	}
 	der, err = a.issue(ctx, w)
 	return key, der, err
-}
-
-// cliAuthExtension is what the default auth.conf asks of the CA's own clients.
-func cliAuthExtension() (pkix.Extension, error) {
-	var id asn1.ObjectIdentifier
-	for s := range strings.SplitSeq(oidCLIAuth, ".") {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			return pkix.Extension{}, err
-		}
-		id = append(id, n)
-	}
-	value, err := asn1.MarshalWithParams("true", "utf8")
-	return pkix.Extension{Id: id, Value: value}, err
 }
 
 // ServerRequest says what ServerCertificate returns.
@@ -107,12 +88,14 @@ type ServerRequest struct {
 	TTL         time.Duration // 0 leaves it to the policy
 	RenewBefore time.Duration // 0 means 30 days
 	Client      bool          // pp_cli_auth, as the real server's own certificate has
+
+	Extensions map[string]string // as in GenerateRequest; see LoadCSRAttributes
 }
 
 // ServerCertificate returns the certificate under which this member serves. It
 // lies in the folder with its key and is made when it is missing, ends soon,
-// lacks a name, has another kind of key, is revoked, or was signed by another
-// issuer. Call it again from time to time to get a renewed one.
+// lacks a name, has other extensions or another kind of key, is revoked, or was
+// signed by another issuer. Call it again from time to time to get a renewed one.
 func (a *Authority) ServerCertificate(ctx context.Context, q ServerRequest) (*tls.Certificate, error) {
 	certname := q.Certname
 	if _, err := checkSubject(string(certname), string(certname)); err != nil {
@@ -128,6 +111,10 @@ func (a *Authority) ServerCertificate(ctx context.Context, q ServerRequest) (*tl
 	if err != nil {
 		return nil, err
 	}
+	extensions, err := grantedExtensions(q.Extensions, q.Client)
+	if err != nil {
+		return nil, fmt.Errorf("extensions of the server certificate: %w", err)
+	}
 	unlock, err := a.names.lock(ctx, certname)
 	if err != nil {
 		return nil, err
@@ -139,16 +126,15 @@ func (a *Authority) ServerCertificate(ctx context.Context, q ServerRequest) (*tl
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read server certificate %s: %w; remove the file to get a new one", path, err)
 	}
-	if err == nil && a.serves(have.Leaf, names.with(string(certname)), q) {
+	if err == nil && a.serves(have.Leaf, names.with(string(certname)), q) && sameExtensions(have.Leaf.Extensions, extensions) {
 		return &have, nil
 	}
-	return a.newServerCertificate(ctx, path, GenerateRequest{Certname: certname, AltNames: q.AltNames, TTL: q.TTL, Client: q.Client, KeyType: q.KeyType})
+	return a.newServerCertificate(ctx, path, GenerateRequest{Certname: certname, AltNames: q.AltNames, TTL: q.TTL, Client: q.Client, KeyType: q.KeyType, Extensions: q.Extensions})
 }
 
 func (a *Authority) serves(cert *x509.Certificate, names altNames, q ServerRequest) bool {
-	client := slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.String() == oidCLIAuth })
 	issuer := a.issuer.Load().cert
-	if client != q.Client || a.Revoked(cert) || cert.NotAfter.Sub(a.now()) < q.RenewBefore || cert.CheckSignatureFrom(issuer) != nil {
+	if a.Revoked(cert) || cert.NotAfter.Sub(a.now()) < q.RenewBefore || cert.CheckSignatureFrom(issuer) != nil {
 		return false
 	}
 	if typeOf(cert.PublicKey) != q.KeyType {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"troupe/internal/account"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
@@ -236,6 +238,41 @@ echo no >&2; head -c 1000000 /dev/zero; exit 1
 			s, err := b.Status(t.Context(), test.name)
 			if err != nil || s.State != test.want {
 				t.Errorf("state is %q, %v; want %q", s.State, err, test.want)
+			}
+		})
+	}
+}
+
+// TestThePolicyExecutableRunsAsTheAccount changes the user only as root.
+func TestThePolicyExecutableRunsAsTheAccount(t *testing.T) {
+	own := fmt.Sprintf("%d %d %s %s", os.Geteuid(), os.Getegid(), os.Getenv("HOME"), os.Getenv("USER"))
+	for name, test := range map[string]struct {
+		account account.Account
+		asRoot  string
+	}{
+		"none":    {account.Account{}, own},
+		"our own": {account.Account{UID: os.Geteuid(), GID: os.Getegid()}, own},
+		"another": {account.Account{UID: 54321, GID: 54322, Home: "/srv"}, "54321 54322 /srv 54321"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := test.asRoot
+			if os.Geteuid() != 0 {
+				want, test.account = own, account.Account{}
+			}
+			dir := t.TempDir()
+			for _, d := range []string{filepath.Dir(dir), dir} {
+				if err := os.Chmod(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(dir, "policy")
+			writeText(t, path, 0o755, "#!/bin/sh\n[ \"$(id -u) $(id -g) $HOME $USER\" = '"+want+"' ]\n")
+			o := testOptions()
+			o.Policy.Autosign = Autosign{Path: path, Account: test.account}
+			b := newBench(t, o)
+			b.submit(t, "web1.example.test")
+			if s, err := b.Status(t.Context(), "web1.example.test"); err != nil || s.State != StateSigned {
+				t.Errorf("state is %q, %v: the executable did not run as %q", s.State, err, want)
 			}
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"troupe/internal/account"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 	"troupe/internal/store"
@@ -32,14 +33,15 @@ type Node struct {
 
 // Options tunes a Classifier. The zero value makes every node plain.
 type Options struct {
-	Command     string        // the ENC and its arguments, split at spaces as Puppet does; "" or "none" means no ENC
-	External    string        // trusted_external_command: an executable or a folder of them; "" means none
-	Env         []string      // added to the ENC's small environment, as KEY=value
-	Timeout     time.Duration // for one answer; 0 means 30s
-	MaxOutput   int           // bytes of one answer; 0 means 4 MiB
-	Concurrency int           // ENC processes at once; 0 means 8
-	Cache       *store.DB     // keeps the last good answers; nil keeps none
-	Log         *slog.Logger  // nil discards
+	Command     string          // the ENC and its arguments, split at spaces as Puppet does; "" or "none" means no ENC
+	External    string          // trusted_external_command: an executable or a folder of them; "" means none
+	Account     account.Account // that the commands run as; zero means our own
+	Env         []string        // added to the ENC's small environment, as KEY=value
+	Timeout     time.Duration   // for one answer; 0 means 30s
+	MaxOutput   int             // bytes of one answer; 0 means 4 MiB
+	Concurrency int             // ENC processes at once; 0 means 8
+	Cache       *store.DB       // keeps the last good answers; nil keeps none
+	Log         *slog.Logger    // nil discards
 }
 
 // A Classifier classifies nodes. It is safe for concurrent use.

@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
+	"troupe/internal/telemetry"
 )
 
 // This file runs the ENC: one argument more than its command, nothing on stdin,
@@ -20,16 +23,17 @@ import (
 // run returns what the ENC printed. Its error is the one of
 // lib/puppet/indirector/exec.rb.
 func (c *Classifier) run(ctx context.Context, name puppet.Certname) ([]byte, error) {
-	out, err := c.execute(ctx, append(c.command[1:len(c.command):len(c.command)], string(name)), c.command[0])
+	out, err := c.execute(ctx, name, c.command...)
 	if err != nil {
 		return nil, fault.Wrap(fault.Failed, err, "Failed to find %s via exec: %s", name, err)
 	}
 	return out, nil
 }
 
-// execute runs one of the operator's commands and returns what it printed. The
-// error's text is Puppet's ("Execution of … returned 1: …").
-func (c *Classifier) execute(ctx context.Context, args []string, path string) ([]byte, error) {
+// execute runs one of the operator's commands with the certname behind its own
+// arguments, and returns what it printed. The error's text is Puppet's ("Execution
+// of … returned 1: …"); stderr is for the log, as in Puppet.
+func (c *Classifier) execute(ctx context.Context, name puppet.Certname, command ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	select {
@@ -39,7 +43,7 @@ func (c *Classifier) execute(ctx context.Context, args []string, path string) ([
 		return nil, fmt.Errorf("waited longer than %s for a free slot: %w", c.o.Timeout, ctx.Err())
 	}
 
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), string(name))...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "LC_ALL=C"}, c.o.Env...)
 	// Its own process group, so that children die with it.
@@ -48,24 +52,66 @@ func (c *Classifier) execute(ctx context.Context, args []string, path string) ([
 	// A child left in the background may hold the pipe; Puppet does not wait for it either.
 	cmd.WaitDelay = time.Second
 	out := &boundedBuffer{max: c.o.MaxOutput, full: cancel}
-	cmd.Stdout = out
+	stderr := &tail{max: maxStderr}
+	cmd.Stdout, cmd.Stderr = out, stderr
+	if err := c.o.Account.Apply(cmd); err != nil {
+		return nil, fmt.Errorf("Execution of '%s' failed: %w", strings.Join(cmd.Args, " "), err) //nolint:staticcheck // Puppet's words
+	}
 
+	err := outcome(ctx, cmd, out, c.o)
+	c.logStderr(ctx, name, cmd, stderr, err)
+	if err != nil {
+		return nil, err
+	}
+	return out.b.Bytes(), nil
+}
+
+// outcome runs cmd and says in Puppet's words how it failed.
+func outcome(ctx context.Context, cmd *exec.Cmd, out *boundedBuffer, o Options) error {
 	err := cmd.Run()
 	command := strings.Join(cmd.Args, " ")
 	switch {
 	case out.over:
-		return nil, fmt.Errorf("Execution of '%s' printed more than %d bytes", command, c.o.MaxOutput) //nolint:staticcheck // Puppet's words
+		return fmt.Errorf("Execution of '%s' printed more than %d bytes", command, o.MaxOutput) //nolint:staticcheck // Puppet's words
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil:
-		return nil, fmt.Errorf("Execution of '%s' took longer than %s", command, c.o.Timeout) //nolint:staticcheck // Puppet's words
+		return fmt.Errorf("Execution of '%s' took longer than %s", command, o.Timeout) //nolint:staticcheck // Puppet's words
 	case ctx.Err() != nil && err != nil:
-		return nil, fmt.Errorf("Execution of '%s' was broken off", command) //nolint:staticcheck // Puppet's words
+		return fmt.Errorf("Execution of '%s' was broken off", command) //nolint:staticcheck // Puppet's words
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
-		return out.b.Bytes(), nil
+		return nil
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() >= 0 {
-		return nil, fmt.Errorf("Execution of '%s' returned %d: %s", command, exit.ExitCode(), strings.TrimSpace(out.b.String())) //nolint:staticcheck // Puppet's words
+		return fmt.Errorf("Execution of '%s' returned %d: %s", command, exit.ExitCode(), strings.TrimSpace(out.b.String())) //nolint:staticcheck // Puppet's words
 	}
-	return nil, fmt.Errorf("Execution of '%s' failed: %w", command, err) //nolint:staticcheck // Puppet's words
+	return fmt.Errorf("Execution of '%s' failed: %w", command, err) //nolint:staticcheck // Puppet's words
+}
+
+// maxStderr is how much of stderr goes to the log: its end, where the reason stands.
+const maxStderr = 4 << 10
+
+// logStderr keeps what a command complained of, which is where scripts say why they
+// fail.
+func (c *Classifier) logStderr(ctx context.Context, name puppet.Certname, cmd *exec.Cmd, stderr *tail, err error) {
+	if len(stderr.b) == 0 {
+		return
+	}
+	level := slog.LevelDebug
+	if err != nil {
+		level = slog.LevelWarn
+	}
+	c.log.Log(ctx, level, "command wrote to stderr", telemetry.KeyCertname, string(name), "command", cmd.Path, "failed", err != nil, "stderr", strings.TrimSpace(string(stderr.b)))
+}
+
+// A tail keeps the last max bytes of what is written.
+type tail struct {
+	b   []byte
+	max int
+}
+
+func (w *tail) Write(p []byte) (int, error) {
+	w.b = append(w.b, p[max(0, len(p)-w.max):]...)
+	w.b = append(w.b[:0], w.b[max(0, len(w.b)-w.max):]...)
+	return len(p), nil
 }
 
 // A boundedBuffer keeps at most max bytes and calls full when there are more.

@@ -56,7 +56,7 @@ func (c *Classifier) External(ctx context.Context, name puppet.Certname) (json.R
 
 // external runs one command; its answer may be any JSON value.
 func (c *Classifier) external(ctx context.Context, path string, name puppet.Certname) (json.RawMessage, error) {
-	out, err := c.execute(ctx, []string{string(name)}, path)
+	out, err := c.execute(ctx, name, path)
 	if err != nil {
 		return nil, fault.Wrap(fault.Failed, err, "%s", err)
 	}

@@ -31,7 +31,8 @@ type Env struct {
 }
 
 // Main runs one command line and returns the process's exit code: 0 done, 1 not
-// done, 2 the command line itself is wrong.
+// done, 2 the command line itself is wrong. A comparison speaks as diff(1) does: 0
+// equal, 1 different, 2 trouble.
 func Main(ctx context.Context, args []string, env Env) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -53,7 +54,9 @@ func Main(ctx context.Context, args []string, env Env) int {
 		return int(code)
 	}
 	fmt.Fprintf(env.Stderr, "troupe: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok {
+	_, usage := errors.AsType[usageError](err)
+	_, trouble := errors.AsType[troubleError](err)
+	if usage || trouble {
 		return 2
 	}
 	return 1
@@ -61,6 +64,9 @@ func Main(ctx context.Context, args []string, env Env) int {
 
 // usageError marks a wrong command line.
 type usageError struct{ error }
+
+// troubleError marks a comparison that could not be made.
+type troubleError struct{ error }
 
 // exitCode ends the process with a code after the command has said everything itself.
 type exitCode int //nolint:errname // it is a code, not a failure to be wrapped

@@ -7,30 +7,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"troupe/internal/adminapi"
-	"troupe/internal/engine"
-	"troupe/internal/server"
-	"troupe/internal/telemetry"
 )
 
-// This file compiles a catalog for a person, and compares it with another.
+// This file compiles a catalog for a person.
 
 func newCompile(c *common) *cobra.Command {
 	var q adminapi.CompileRequest
 	var facts, diff, envpath, engineName string
 	cmd := &cobra.Command{
 		Use: "compile CERTNAME", Short: "Compile a node's catalog and show it, or what differs", Args: oneArg("certname"),
-		Long: "Compile a node's catalog. Nothing is stored and no agent notices. The running server compiles it,\n" +
-			"or, when --environmentpath is given or no server runs, this command does.\n\n" +
+		Long: "Compile a node's catalog as for an agent of Puppet 7 or 8. Nothing is stored and no agent notices.\n" +
+			"The running server compiles it, or, if none runs, this command does.\n\n" +
+			"With --environmentpath this command compiles those environments. What the member of the data folder\n" +
+			"knows of the node is used all the same: facts, classification, trusted extensions, and the exported\n" +
+			"resources of others. Without such a member only --facts count.\n\n" +
 			"With --diff the result is compared with another catalog: a file, another environment of the same\n" +
-			"node (--diff environment:NAME), or the catalog that the node got last (--diff stored).\n" +
-			"The exit code is 0 when both are equal and 1 when they differ.",
+			"node (--diff environment:NAME), or the catalog that the node got last (--diff stored).\n\n" +
+			"The exit code is 0 when there is a catalog and 1 when there is none; with --diff it is 0 when both\n" +
+			"catalogs are equal, 1 when they differ, and 2 when there was nothing to compare.",
 		Example: "  troupe compile web1.example.com\n" +
 			"  troupe compile web1.example.com --environment testing --diff stored\n" +
 			"  troupe compile web1.example.com --facts facts.json --environmentpath ./environments -o json",
@@ -46,58 +45,43 @@ func newCompile(c *common) *cobra.Command {
 			return usageError{fmt.Errorf("unknown engine %q; there is: ruby", engineName)}
 		}
 		q.Certname = args[0]
-		var err error
-		if q.Facts, err = readFacts(facts, c.env.Stdin); err != nil {
-			return err
+		err := c.compile(cmd.Context(), q, compileFlags{facts: facts, diff: diff, envpath: envpath})
+		if _, exit := errors.AsType[exitCode](err); diff != "" && err != nil && !exit {
+			return troubleError{err}
 		}
-		return c.withCompiler(cmd.Context(), envpath, &q, func(m *adminapi.Client) error {
-			res, err := m.Compile(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			if res.Error != "" {
-				return c.printCompileError(res)
-			}
-			if diff == "" {
-				return c.printCompile(res)
-			}
-			return c.compare(cmd, m, q, res, diff)
-		})
+		return err
 	}
 	return cmd
 }
 
-// withCompiler calls fn with the member of this data folder or, when the command
-// brings its own environments, with one of its own in a temporary folder. That
-// one knows no facts, so they are asked of the first.
-func (c *common) withCompiler(ctx context.Context, envpath string, q *adminapi.CompileRequest, fn func(*adminapi.Client) error) (err error) {
-	if envpath == "" {
-		return c.withOpened(ctx, server.Options{Compiles: true}, fn)
+// compileFlags are those that say where to take things from.
+type compileFlags struct{ facts, diff, envpath string }
+
+func (c *common) compile(ctx context.Context, q adminapi.CompileRequest, f compileFlags) error {
+	var err error
+	if q.Facts, err = readFacts(f.facts, c.env.Stdin); err != nil {
+		return err
 	}
-	if len(q.Facts) == 0 {
-		if err := c.withMember(ctx, func(m *adminapi.Client) error {
-			q.Facts, err = m.Facts(ctx, q.Certname)
+	return c.withCompiler(ctx, f.envpath, &q, func(on compiler) error {
+		res, err := on.member.Compile(ctx, q)
+		if err != nil {
 			return err
-		}); err != nil {
-			return fmt.Errorf("facts of %s (give them with --facts FILE): %w", q.Certname, err)
 		}
+		c.warnStale(q.Certname, res)
+		if f.diff == "" && res.Error == "" {
+			return c.printCompile(res)
+		}
+		if res.Error != "" {
+			return c.printCompileError(res, f.diff != "")
+		}
+		return c.compare(ctx, on, q, res, f.diff)
+	})
+}
+
+func (c *common) warnStale(certname string, res adminapi.CompileResult) {
+	if res.Stale {
+		fmt.Fprintf(c.env.Stderr, "troupe: warning: the external node classifier failed for %s, its last good answer is used; the server's log says why\n", certname)
 	}
-	dir, err := os.MkdirTemp("", "troupe-compile-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	own := *c
-	own.data = dir
-	cfg, err := own.load(map[string]string{"environmentpath": envpath, "ca.key_type": "ec256"})
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // workers of another user pass through
-		return err
-	}
-	log := telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
-	return server.RunOffline(ctx, cfg, server.Options{Log: log, Compiles: true}, fn)
 }
 
 // readFacts accepts what `puppet facts show --render-as json` prints, and the
@@ -116,26 +100,35 @@ func readFacts(path string, stdin io.Reader) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	var whole struct {
-		Values json.RawMessage `json:"values"`
+	if path == "-" {
+		path = "standard input"
 	}
-	if err := json.Unmarshal(body, &whole); err != nil {
+	body = bytes.TrimSpace(body)
+	if len(body) == 0 || body[0] != '{' {
+		return nil, fmt.Errorf("facts in %s: not a JSON object, name to value (on the node: puppet facts show --render-as json)", path)
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(body, &all); err != nil { // an object, so that only its syntax can be wrong
 		return nil, fmt.Errorf("facts in %s: not a JSON object: %w", path, err)
 	}
-	if len(whole.Values) > 0 {
-		return whole.Values, nil
+	if values := all["values"]; len(values) > 0 && values[0] == '{' {
+		return values, nil
 	}
-	return bytes.TrimSpace(body), nil
+	return body, nil
 }
 
-func (c *common) printCompileError(res adminapi.CompileResult) error {
-	if c.output == "json" {
-		if err := c.print(res, nil); err != nil {
-			return err
-		}
-		return exitCode(1)
+// printCompileError ends a command that got no catalog.
+func (c *common) printCompileError(res adminapi.CompileResult, comparing bool) error {
+	if c.output != "json" {
+		return fmt.Errorf("the catalog does not compile: %s", res.Error)
 	}
-	return fmt.Errorf("the catalog does not compile: %s", res.Error)
+	if err := c.print(res, nil); err != nil {
+		return err
+	}
+	if comparing {
+		return exitCode(2)
+	}
+	return exitCode(1)
 }
 
 // printCompile writes the catalog to stdout and what it took to stderr, so that
@@ -155,48 +148,4 @@ func (c *common) printCompile(res adminapi.CompileResult) error {
 	fmt.Fprintf(c.env.Stderr, "%d resources in %.3f s; environment %s, code %.12s\n", res.Resources, res.Seconds, res.Environment, res.CodeID)
 	_, err := out.WriteTo(c.env.Stdout)
 	return err
-}
-
-// compare prints every difference between the other catalog and the new one.
-func (c *common) compare(cmd *cobra.Command, m *adminapi.Client, q adminapi.CompileRequest, res adminapi.CompileResult, diff string) error {
-	other, err := c.otherCatalog(cmd, m, q, diff)
-	if err != nil {
-		return err
-	}
-	list, err := engine.Compare(other, res.Catalog)
-	if err != nil {
-		return err
-	}
-	if err := c.print(list, func(w *tabwriter.Writer) {
-		for _, d := range list {
-			fmt.Fprintln(w, d.String())
-		}
-	}); err != nil {
-		return err
-	}
-	if len(list) > 0 {
-		return exitCode(1)
-	}
-	if c.output != "json" {
-		fmt.Fprintln(c.env.Stderr, "no difference")
-	}
-	return nil
-}
-
-func (c *common) otherCatalog(cmd *cobra.Command, m *adminapi.Client, q adminapi.CompileRequest, diff string) ([]byte, error) {
-	if diff == "stored" {
-		return m.Catalog(cmd.Context(), q.Certname)
-	}
-	if env, ok := bytes.CutPrefix([]byte(diff), []byte("environment:")); ok {
-		q.Environment = string(env)
-		res, err := m.Compile(cmd.Context(), q)
-		if err != nil {
-			return nil, err
-		}
-		if res.Error != "" {
-			return nil, fmt.Errorf("the catalog of environment %s does not compile: %s", env, res.Error)
-		}
-		return res.Catalog, nil
-	}
-	return os.ReadFile(diff)
 }

@@ -25,9 +25,9 @@ func newJournalVerify(c *common) *cobra.Command {
 			"Damage is named record by record. The exit code is 0 only if the journal is whole.",
 		Example: "  troupe journal verify --data /var/lib/troupe",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			shown := false
+			shows, shown := isTerminal(c.env.Stderr), false
 			v, err := c.verify(cmd.Context(), func(done, total uint64) {
-				if c.output != "json" && total > 0 {
+				if shows && total > 0 {
 					shown = true
 					fmt.Fprintf(c.env.Stderr, "\r%3d %%", done*100/total)
 				}

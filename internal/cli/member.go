@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 
@@ -52,8 +53,18 @@ func (c *common) withOpened(ctx context.Context, o server.Options, fn func(*admi
 		return err
 	}
 	if _, err := os.Stat(cfg.Data); err != nil {
-		return fmt.Errorf("no member has its data in %s (name its folder with --data, or start one: troupe server --data %s)", cfg.Data, cfg.Data)
+		if errors.Is(err, fs.ErrNotExist) {
+			return noMember{cfg.Data}
+		}
+		return err
 	}
 	o.Log = telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
 	return server.RunOffline(ctx, cfg, o, fn)
+}
+
+// noMember tells that the data folder does not exist.
+type noMember struct{ data string } //nolint:errname // it reads as what it says
+
+func (e noMember) Error() string {
+	return fmt.Sprintf("no member has its data in %s (name its folder with --data, or start one: troupe server --data %s)", e.data, e.data)
 }

@@ -32,6 +32,9 @@ func newReportList(c *common) *cobra.Command {
 	cmd.Flags().StringVar(&q.Status, "status", "", "only with this `status`: changed, unchanged or failed")
 	cmd.Flags().IntVar(&q.Limit, "limit", q.Limit, "at most this many")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if words := []string{"changed", "unchanged", "failed"}; q.Status != "" && !slices.Contains(words, q.Status) {
+			return usageError{fmt.Errorf("unknown status %q; there are: %s", q.Status, strings.Join(words, ", "))}
+		}
 		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
 			list, err := m.Reports(cmd.Context(), q)
 			if err != nil {

@@ -76,6 +76,10 @@ var ErrCut = errors.New("the connection was cut")
 // ErrTooManyRetries is the cause when a server asked to come back later a hundred times.
 var ErrTooManyRetries = errors.New("too many Retry-After answers")
 
+// ErrClosedEarly is the cause of errors of requests that a server asked to send again later: agents with PUP-11853
+// close the connection and sleep while the answer is still unread.
+var ErrClosedEarly = errors.New("attempt to read body out of block")
+
 // do sends r and obeys redirects and Retry-After. Content of a 2xx answer goes to sink if there is one.
 func (c *client) do(ctx context.Context, address string, t *trust, r request, sink io.Writer) (response, error) {
 	for retries, redirects := 0, 0; ; {
@@ -109,6 +113,9 @@ func (c *client) do(ctx context.Context, address string, t *trust, r request, si
 			c.close() // the agent closes before it sleeps, and reconnects
 			if err := sleep(ctx, min(pause, c.o.RunInterval)); err != nil {
 				return response{}, err
+			}
+			if c.dialect.diesOfRetryAfter {
+				return response{}, fmt.Errorf("%s %s: %w", r.method, r.target, ErrClosedEarly)
 			}
 			continue
 		}

@@ -32,6 +32,7 @@ type dialect struct {
 	refreshes        bool // refreshes CA bundle and CRL by itself
 	skipUnchanged    bool // leaves unchanged resources out of reports
 	ignorePluginErrs bool
+	diesOfRetryAfter bool // sleeps as told, and then fails (PUP-11853: 6.14.0 until 7.26.0 and 8.2.0)
 	renewWithin      time.Duration
 }
 
@@ -60,6 +61,7 @@ func dialectOf(g Generation) (dialect, bool) {
 		return dialect{
 			version: "7.23.0", userAgent: "Puppet/7.23.0 Ruby/3.1.2-p20" + platform,
 			acceptData: pson, acceptCatalog: rich + pson, digest: "sha256", checksumTypes: modernSums,
+			diesOfRetryAfter: true,
 		}, true
 	case Puppet8:
 		return modern("8.10.0", "3.3.8-p144"), true

@@ -1,6 +1,6 @@
 // Package fakeagent is a Puppet agent in Go: it speaks the real protocol over mutual TLS, request by request as agents
 // of four generations do, and it fails exactly where a Ruby agent fails. Load and fault tests that use it are honest:
-// a request whose connection is cut is not sent again, a 503 is obeyed only if it carries Retry-After, a certificate
+// a request whose connection is cut is not sent again, a 503 is obeyed only if it carries Retry-After, and not by 7.23, a certificate
 // revocation list that lacks one issuer breaks every connection.
 //
 // An [Agent] is one node. Its first Run asks for a certificate; later runs reuse what it has, as a node does whose

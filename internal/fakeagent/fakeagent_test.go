@@ -104,22 +104,46 @@ func TestPuppet5SendsACutGetOnceMore(t *testing.T) {
 }
 
 func TestRetryAfterIsObeyed(t *testing.T) {
-	for _, status := range []int{http.StatusServiceUnavailable, http.StatusTooManyRequests} {
+	for _, c := range []struct {
+		generation fakeagent.Generation
+		status     int
+	}{
+		{fakeagent.Puppet5, http.StatusServiceUnavailable},
+		{fakeagent.Puppet8, http.StatusServiceUnavailable},
+		{fakeagent.Puppet8, http.StatusTooManyRequests},
+		{fakeagent.OpenVox9, http.StatusServiceUnavailable},
+	} {
 		s := siteStub(t)
-		agent := newAgent(t, s, fakeagent.Options{})
+		agent := newAgent(t, s, fakeagent.Options{Generation: c.generation})
 		var refused atomic.Int32
 		s.on("/catalog/", func(w http.ResponseWriter, _ *http.Request) bool {
 			if refused.Add(1) > 3 {
 				return false
 			}
 			w.Header().Set("Retry-After", "0")
-			w.WriteHeader(status)
+			w.WriteHeader(c.status)
 			return true
 		})
 		result := mustRun(t, agent)
 		if result.Count("catalog") != 4 || result.Status != "changed" {
-			t.Errorf("after %d: %d catalog requests, status %s; want 4 and changed", status, result.Count("catalog"), result.Status)
+			t.Errorf("%s after %d: %d catalog requests, status %s; want 4 and changed",
+				c.generation, c.status, result.Count("catalog"), result.Status)
 		}
+	}
+}
+
+func TestPuppet7FailsWhenItIsToldToComeBack(t *testing.T) {
+	s := siteStub(t)
+	agent := newAgent(t, s, fakeagent.Options{Generation: fakeagent.Puppet7})
+	s.on("/catalog/", func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	result, err := agent.Run(t.Context())
+	if !errors.Is(err, fakeagent.ErrClosedEarly) || result.Count("catalog") != 1 || result.Status != "failed" {
+		t.Errorf("got error %v, %d catalog requests, status %s; want attempt to read body out of block, 1, failed",
+			err, result.Count("catalog"), result.Status)
 	}
 }
 

@@ -9,6 +9,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -36,11 +37,23 @@ type Error struct {
 	After time.Duration // for Unavailable: when to come back; 0 means unknown
 }
 
+// Error returns the message and its cause. What the message already ends with is
+// not said twice: many messages quote their cause, because the caller needs it too.
 func (e *Error) Error() string {
 	if e.Err == nil {
 		return e.Msg
 	}
-	return e.Msg + ": " + e.Err.Error()
+	cause := e.Err.Error()
+	if strings.HasSuffix(e.Msg, cause) {
+		return e.Msg
+	}
+	// The message may quote that of another fault, without the cause of that one.
+	if inner, ok := errors.AsType[*Error](e.Err); ok && strings.HasSuffix(e.Msg, inner.Msg) {
+		if rest, ok := strings.CutPrefix(cause, inner.Msg); ok {
+			return e.Msg + rest
+		}
+	}
+	return e.Msg + ": " + cause
 }
 
 // Unwrap returns the cause.

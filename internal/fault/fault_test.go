@@ -44,3 +44,31 @@ func TestOnlyTheMessageIsForTheCaller(t *testing.T) {
 		t.Error("no error has a kind that means something")
 	}
 }
+
+func TestACauseIsNotSaidTwice(t *testing.T) {
+	cause := errors.New("exit status 3")
+	quoted := fault.Wrap(fault.Failed, cause, "the command failed")
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"a cause of its own":              {fault.Wrap(fault.Failed, cause, "it failed"), "it failed: exit status 3"},
+		"the message ends with the cause": {fault.Wrap(fault.Failed, cause, "it failed: %s", cause), "it failed: exit status 3"},
+		"the message is the cause":        {fault.Wrap(fault.Failed, cause, "%s", cause), "exit status 3"},
+		"the cause stands within":         {fault.Wrap(fault.Failed, cause, "exit status 3 came back"), "exit status 3 came back: exit status 3"},
+		"another kind for a fault":        {fault.Wrap(fault.Conflict, quoted, "%s", fault.Message(quoted)), "the command failed: exit status 3"},
+		"a fault's message at the end":    {fault.Wrap(fault.Conflict, quoted, "no: %s", fault.Message(quoted)), "no: the command failed: exit status 3"},
+		"a fault in a wrapper":            {fault.Wrap(fault.Conflict, fmt.Errorf("run: %w", quoted), "%s", fault.Message(quoted)), "the command failed: run: the command failed: exit status 3"},
+		"three levels":                    {fault.Wrap(fault.Invalid, fault.Wrap(fault.Conflict, quoted, "%s", quoted.Msg), "%s", quoted.Msg), "the command failed: exit status 3"},
+		"an unrelated fault":              {fault.Wrap(fault.Conflict, quoted, "no"), "no: the command failed: exit status 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := c.err.Error(); got != c.want {
+				t.Errorf("error = %q, want %q", got, c.want)
+			}
+			if !errors.Is(c.err, cause) {
+				t.Error("the cause is lost")
+			}
+		})
+	}
+}

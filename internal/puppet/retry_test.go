@@ -1,10 +1,6 @@
-package puppet_test
+package puppet
 
-import (
-	"testing"
-
-	"troupe/internal/puppet"
-)
+import "testing"
 
 func TestOnlyAgentsThatComeBackAreSentAway(t *testing.T) {
 	for version, want := range map[string]bool{
@@ -15,7 +11,7 @@ func TestOnlyAgentsThatComeBackAreSentAway(t *testing.T) {
 		"9.0.0-rc1": true, "10.0.0": true,
 		"": false, "7.26": false, "7.26.0.12": false, "new": false, "8.x.0": false, "8.-2.0": false,
 	} {
-		if got := puppet.ObeysRetryAfter(version); got != want {
+		if got := ObeysRetryAfter(version); got != want {
 			t.Errorf("ObeysRetryAfter(%q) = %v, want %v", version, got, want)
 		}
 	}

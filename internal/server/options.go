@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 
+	"troupe/internal/account"
 	"troupe/internal/agentapi"
 	"troupe/internal/authz"
 	"troupe/internal/ca"
@@ -31,13 +32,23 @@ func storeOptions(cfg *config.Config, m *member) store.Options {
 func caOptions(cfg *config.Config, m *member) ca.Options {
 	return ca.Options{
 		Name:    cmp.Or(cfg.CA.Name, "Puppet CA: "+cfg.Certname), // as puppetserver names it
-		KeyType: ca.KeyType(cfg.CA.KeyType), Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg), Log: m.log,
+		KeyType: ca.KeyType(cfg.CA.KeyType), Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg, m), Log: m.log,
 	}
 }
 
-func caPolicy(cfg *config.Config) ca.Policy {
+// commandsRunAs is who the operator's own commands run as: like Ruby, never root.
+// Before there is an engine, and offline, nothing is signed or classified by one.
+func commandsRunAs(m *member) account.Account {
+	if m.engine == nil {
+		return account.Account{}
+	}
+	_, uid, gid := m.engine.Account()
+	return account.Account{UID: uid, GID: gid}
+}
+
+func caPolicy(cfg *config.Config, m *member) ca.Policy {
 	return ca.Policy{
-		Autosign:             autosign(cfg),
+		Autosign:             autosign(cfg, commandsRunAs(m)),
 		AllowDuplicateCerts:  cfg.CA.AllowDuplicateCerts,
 		AllowSubjectAltNames: cfg.CA.AllowSubjectAltNames, AllowAuthorizationExtensions: cfg.CA.AllowAuthorizationExtensions,
 		AllowAutoRenewal: cfg.CA.AllowAutoRenewal, TTL: cfg.CA.TTL, AutoRenewalTTL: cfg.CA.AutoRenewalCertTTL,
@@ -45,14 +56,14 @@ func caPolicy(cfg *config.Config) ca.Policy {
 }
 
 // autosign is true, false, or the path of a list or a policy executable.
-func autosign(cfg *config.Config) ca.Autosign {
+func autosign(cfg *config.Config, as account.Account) ca.Autosign {
 	switch cfg.CA.Autosign {
 	case "true":
 		return ca.Autosign{All: true}
 	case "", "false":
 		return ca.Autosign{}
 	}
-	return ca.Autosign{Path: cfg.CA.Autosign, Timeout: cfg.CA.AutosignTimeout, RubyLib: cfg.Engine.PuppetLib}
+	return ca.Autosign{Path: cfg.CA.Autosign, Account: as, Timeout: cfg.CA.AutosignTimeout, RubyLib: cfg.Engine.PuppetLib}
 }
 
 func codeOptions(cfg *config.Config, m *member) (code.Options, error) {
@@ -68,11 +79,15 @@ func codeOptions(cfg *config.Config, m *member) (code.Options, error) {
 }
 
 func engineOptions(cfg *config.Config, m *member) ruby.Options {
+	resources := m.store.ExportedResources
+	if m.o.Exported != nil {
+		resources = m.o.Exported
+	}
 	return ruby.Options{
 		Ruby: cfg.Engine.Ruby, PuppetLib: cfg.Engine.PuppetLib, Workers: cfg.Engine.Workers, MaxQueue: cfg.Engine.MaxQueue,
 		Deadline: cfg.Engine.Deadline, MaxRequests: cfg.Engine.MaxRequests, MaxMemory: cfg.Engine.MaxMemory,
 		User: cfg.Engine.User, Dir: m.folder("engine"), Settings: puppetSettings(cfg),
-		Resources: m.store.ExportedResources, Warm: m.store.RecentNodes, Log: m.log, Registerer: m.registry,
+		Resources: resources, Warm: m.store.RecentNodes, Log: m.log, Registerer: m.registry,
 	}
 }
 
@@ -106,7 +121,7 @@ func puppetSettings(cfg *config.Config) map[string]string {
 func classifierOptions(cfg *config.Config, m *member) classifier.Options {
 	return classifier.Options{
 		Command: cfg.Classifier.Command, Timeout: cfg.Classifier.Timeout, Cache: m.store, Log: m.log,
-		External: cfg.Engine.Settings["trusted_external_command"],
+		External: cfg.Engine.Settings["trusted_external_command"], Account: commandsRunAs(m),
 	}
 }
 

@@ -98,7 +98,7 @@ func (m *member) apply(ctx context.Context, cfg *config.Config) error {
 			return err
 		}
 	}
-	if err := m.authority.SetPolicy(caPolicy(cfg)); err != nil {
+	if err := m.authority.SetPolicy(caPolicy(cfg, m)); err != nil {
 		return err
 	}
 	if m.front != nil {

@@ -49,6 +49,9 @@ type Options struct {
 	Version string
 
 	Compiles bool // RunOffline: the command needs the engine
+	// Exported answers the collectors of a member opened by RunOffline in place of
+	// its own store; nil means the store.
+	Exported func(context.Context, store.ResourceQuery) ([]puppet.Resource, error)
 }
 
 // member holds the parts of one running member.
@@ -87,7 +90,11 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	if err := m.openFront(ctx, listener); err != nil {
+	err = ownEnvironment(cfg)
+	if err == nil {
+		err = m.openFront(ctx, listener)
+	}
+	if err != nil {
 		return errors.Join(err, listener.Close(), m.close())
 	}
 	m.warn()
@@ -191,9 +198,6 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 	if err := os.MkdirAll(cfg.Data, 0o711); err != nil { //nolint:gosec // see above
 		return fmt.Errorf("create the data folder: %w", err)
 	}
-	if err := ownEnvironment(cfg); err != nil {
-		return err
-	}
 	m.journal, err = journal.Open(m.folder("journal"), journal.Options{Log: m.log, Registerer: m.registry})
 	if err != nil {
 		return err
@@ -208,6 +212,10 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 	}
 	m.engine, err = ruby.New(engineOptions(cfg, m))
 	if err != nil {
+		return err
+	}
+	// A policy executable runs as the engine's user, which is known only now.
+	if err := m.authority.SetPolicy(caPolicy(cfg, m)); err != nil {
 		return err
 	}
 	codeOpts, err := codeOptions(cfg, m)
@@ -299,11 +307,32 @@ func (m *member) addressFile() string { return m.folder("listen.addr") }
 // for "puppet", the name that agents ask for when nobody told them another.
 func (m *member) serverCertificate(ctx context.Context, cfg *config.Config) (*tls.Certificate, error) {
 	names := slices.Compact(slices.Sorted(slices.Values(append([]string{"puppet"}, cfg.DNSAltNames...))))
-	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: puppet.Certname(cfg.Certname), AltNames: names, KeyType: ca.KeyType(cfg.TLS.KeyType), Client: true})
+	extensions, err := ownExtensions(cfg)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := m.authority.ServerCertificate(ctx, ca.ServerRequest{Certname: puppet.Certname(cfg.Certname), AltNames: names, KeyType: ca.KeyType(cfg.TLS.KeyType), Client: true, Extensions: extensions})
 	if err != nil {
 		return nil, fmt.Errorf("server certificate of %s: %w", cfg.Certname, err)
 	}
 	return cert, nil
+}
+
+// ownExtensions are those that csr_attributes.yaml asks for: Puppet Server puts
+// them into its own certificate.
+func ownExtensions(cfg *config.Config) (map[string]string, error) {
+	path := cfg.Puppet["csr_attributes"]
+	if path == "" && cfg.Layout.ConfDir != "" {
+		path = filepath.Join(cfg.Layout.ConfDir, "csr_attributes.yaml")
+	}
+	if path == "" {
+		return nil, nil
+	}
+	extensions, err := ca.LoadCSRAttributes(path)
+	if err != nil {
+		return nil, fmt.Errorf("extensions of the server's certificate: %w", err)
+	}
+	return extensions, nil
 }
 
 // handler is the whole HTTP surface.
@@ -373,9 +402,10 @@ func writeFile(path, text string) error {
 
 func (m *member) runAdmin(ctx context.Context) error {
 	cfg := m.cfg.Load()
+	ip4, ip6 := ownAddresses()
 	api := adminapi.New(adminapi.Member{
 		Authority: m.authority, Store: m.store, Journal: m.journal, Code: m.code, Compiler: m.engine, Classifier: m.classifier,
-		Name: cfg.Certname, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
+		Name: cfg.Certname, ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)
 }

@@ -33,8 +33,9 @@ type CatalogMeta struct {
 	Stored          time.Time          `json:"-"`     // when the last catalog with this hash was stored
 }
 
-// SaveCatalog stores what a compile gave: the catalog as JSON, and the exported
-// resources of the node, those included that are not realised on it. A body that
+// SaveCatalog stores what a compile gave: the catalog as JSON, without the values of
+// sensitive parameters, and the exported resources of the node, those included that
+// are not realised on it; they come without sensitive parameters. A body that
 // this member has journalled within a third of the journal's age is not written
 // again, so that the journal always holds the catalog of every active node.
 func (db *DB) SaveCatalog(ctx context.Context, m CatalogMeta, body []byte, exported []puppet.Resource) error {
@@ -44,6 +45,10 @@ func (db *DB) SaveCatalog(ctx context.Context, m CatalogMeta, body []byte, expor
 		if list, err = json.Marshal(exported); err != nil {
 			return fmt.Errorf("encode exported resources of %s: %w", m.Certname, err)
 		}
+	}
+	body, err := db.Redact(body)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "the catalog of %s is not JSON", m.Certname)
 	}
 	sum, err := catalogHash(body, list)
 	if err != nil {

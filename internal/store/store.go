@@ -76,6 +76,7 @@ type DB struct {
 	dir     string
 	journal *journal.Journal
 	zip     *zipper
+	key     []byte // of what stands for sensitive parameters
 	metrics *metrics
 	read    *sql.DB
 
@@ -94,11 +95,15 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 	if err := os.MkdirAll(filepath.Join(dir, bucketName), 0o700); err != nil {
 		return nil, fmt.Errorf("create folder of store: %w", err)
 	}
+	key, err := loadKey(dir)
+	if err != nil {
+		return nil, err
+	}
 	zip, err := newZipper()
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{o: o, dir: dir, journal: j, zip: zip, metrics: newMetrics(o.Registerer), folding: make(chan struct{}, 1)}
+	db := &DB{o: o, dir: dir, journal: j, key: key, zip: zip, metrics: newMetrics(o.Registerer), folding: make(chan struct{}, 1)}
 	if err := db.sweepIncoming(); err != nil {
 		return nil, err
 	}

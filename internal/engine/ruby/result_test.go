@@ -43,6 +43,28 @@ func TestExportedResourcesComeAsPuppetDBWouldStoreThem(t *testing.T) {
 	}
 }
 
+func TestTheEnvironmentIsAServerFactWithoutAWarning(t *testing.T) {
+	for name, lib := range libraries(t) {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(o *Options) { o.PuppetLib = lib })
+			r.edit("environments/production/modules/fixture/manifests/init.pp",
+				"server ${server_facts['servername']} of", "server ${server_facts} in ${server_facts['environment']} of")
+			got := r.compile(r.request("db01.example.test", func(q *engine.Request) {
+				q.ServerFacts["environment"] = "production" // what Puppet adds by itself
+			}))
+			for _, l := range got.Logs {
+				if strings.Contains(l.Message, "already set") {
+					t.Errorf("the compile warns: %s", l.Message)
+				}
+			}
+			want := "servername => puppet.example.test, serverip => 192.0.2.7, environment => production} in production of"
+			if !strings.Contains(string(got.Catalog), want) {
+				t.Errorf("the catalog lacks %q:\n%s", want, got.Catalog)
+			}
+		})
+	}
+}
+
 func TestACollectorAsksOnceAndWithItsFilter(t *testing.T) {
 	var asked []store.ResourceQuery
 	r := newRig(t, func(o *Options) {

@@ -28,7 +28,7 @@ module Troupe
     # The environment is not among them, as add_server_facts appends it and warns
     # of whatever the node has already.
     def server_facts(request)
-      given = { 'serverversion' => Puppet.version.to_s }.merge(request['server_facts'] || {}).except('environment')
+      given = { 'serverversion' => Puppet.version.to_s }.merge(request['server_facts'] || {}).reject { |name, _| name == 'environment' }
       SERVER_FACTS.filter_map { |name| [name, given[name]] if given[name] }.to_h.merge(given)
     end
 

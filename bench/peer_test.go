@@ -1,0 +1,167 @@
+//go:build bench
+
+package bench
+
+// This file starts the two servers on the same code, and gives each the same nodes.
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"troupe/internal/troupetest"
+)
+
+// peer is one server under load.
+type peer struct {
+	name   string
+	addr   string
+	folder string // processes started with a path below it are the server's
+	roots  *x509.CertPool
+	nodes  map[string]tls.Certificate // by role
+
+	stop    func()
+	restart func() // on the CA that it has
+}
+
+// environments is a folder with the code of testdata and Debian's modules.
+func environments(t *testing.T) string {
+	t.Helper()
+	dir := troupetest.TempDir(t)
+	modules := filepath.Join(dir, "production", "modules")
+	run(t, "cp", "-R", "testdata/.", dir)
+	for _, module := range []string{"apache", "concat", "stdlib"} {
+		run(t, "cp", "-RL", "/usr/share/puppet/modules/"+module, modules)
+	}
+	files := filepath.Join(modules, "profile", "files")
+	run(t, "dd", "if=/dev/urandom", "of="+filepath.Join(files, "archive"), "bs=1000", "count=200", "status=none")
+	run(t, "chmod", "-R", "a+rX", dir)
+	return dir
+}
+
+func run(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+}
+
+// startTroupe starts a member with as many Ruby workers as the real server has JRuby instances: one.
+func startTroupe(t *testing.T, code string) *peer {
+	t.Helper()
+	s := troupetest.StartServer(t, troupetest.ServerOptions{
+		Environments: code, Autosign: true, Config: "engine: { workers: 1 }\n",
+	})
+	p := &peer{name: "troupe", addr: s.Addr, folder: s.Data}
+	p.stop, p.restart = s.Stop, s.Start
+	return p
+}
+
+// startPuppetServer starts the real one, with one JRuby instance and a heap of at most 1 GiB.
+func startPuppetServer(t *testing.T, code string) *peer {
+	t.Helper()
+	s := troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{Environments: code, Autosign: true})
+	p := &peer{name: "puppetserver", addr: s.Addr, folder: s.Dir}
+	p.stop = func() { s.Stop(t) }
+	p.restart = func() {
+		s = troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{
+			Environments: code, Autosign: true, CA: s.CA(), SSL: s.SSL(),
+		})
+		p.addr, p.folder = s.Addr, s.Dir
+	}
+	return p
+}
+
+// client returns a client of the node of a role. Every request has a connection of its own if fresh.
+func (p *peer) client(role string, fresh bool) *http.Client {
+	return &http.Client{Timeout: 3 * time.Minute, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{
+			RootCAs: p.roots, ServerName: "localhost", Certificates: []tls.Certificate{p.nodes[role]},
+		},
+		DisableKeepAlives: fresh, DisableCompression: true, MaxIdleConnsPerHost: 8,
+	}}
+}
+
+// enroll requests a certificate for the node of each role, as agents do.
+func (p *peer) enroll(t *testing.T) {
+	t.Helper()
+	// The first request of an agent cannot know the CA either.
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
+	}}
+	p.roots, p.nodes = x509.NewCertPool(), map[string]tls.Certificate{}
+	if !p.roots.AppendCertsFromPEM(p.exchange(t, client, http.MethodGet, "certificate/ca", "")) {
+		t.Fatalf("%s: no certificate in the bundle of the CA", p.name)
+	}
+	for _, role := range roles {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+			Subject: pkix.Name{CommonName: certname(role)},
+		}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request})
+		p.exchange(t, client, http.MethodPut, "certificate_request/"+certname(role), string(text))
+
+		block, _ := pem.Decode(p.exchange(t, client, http.MethodGet, "certificate/"+certname(role), ""))
+		if block == nil {
+			t.Fatalf("%s: no certificate for %s", p.name, role)
+		}
+		p.nodes[role] = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
+	}
+}
+
+func (p *peer) exchange(t *testing.T, client *http.Client, method, path, body string) []byte {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "https://"+p.addr+"/puppet-ca/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "text/plain")
+	answer, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var text bytes.Buffer
+	if _, err := io.Copy(&text, answer.Body); err != nil {
+		t.Fatal(err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %s: %s\n%s", p.name, method, path, answer.Status, text.String())
+	}
+	return text.Bytes()
+}
+
+// awaitReady waits until the server's own service says that it runs.
+func (p *peer) awaitReady(t *testing.T) {
+	t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, // readiness only
+	}}
+	troupetest.Eventually(t, time.Minute, p.name+" is ready", func() bool {
+		answer, err := client.Get("https://" + p.addr + "/status/v1/simple/server")
+		if err != nil {
+			return false
+		}
+		return answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
+	})
+}
+
+func certname(role string) string { return fmt.Sprintf("%s.example.test", role) }
