@@ -103,7 +103,7 @@ func (p *peer) ask(client *http.Client, r request) (int64, error) {
 	if r.body != nil {
 		body = bytes.NewReader(r.body())
 	}
-	request, err := http.NewRequest(r.method, "https://"+p.addr+r.target, body)
+	request, err := http.NewRequest(r.method, "https://localhost"+r.target, body)
 	if err != nil {
 		return 0, err
 	}

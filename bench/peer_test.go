@@ -6,6 +6,7 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
@@ -14,6 +15,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -86,7 +88,12 @@ func startPuppetServer(t *testing.T, code string) *peer {
 
 // client returns a client of the node of a role. Every request has a connection of its own if fresh.
 func (p *peer) client(role string, fresh bool) *http.Client {
+	dialer := net.Dialer{Timeout: 10 * time.Second}
 	return &http.Client{Timeout: 3 * time.Minute, Transport: &http.Transport{
+		// Requests are for localhost, a name that the certificates have: Jetty compares it with what TLS asked for.
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, p.addr)
+		},
 		TLSClientConfig: &tls.Config{
 			RootCAs: p.roots, ServerName: "localhost", Certificates: []tls.Certificate{p.nodes[role]},
 		},

@@ -21,22 +21,24 @@ var only = flag.String("only", "", "the one server to measure: troupe or puppets
 func TestMain(m *testing.M) { os.Exit(troupetest.Main(m)) }
 
 const (
-	starts  = 3 // cold starts; the first makes the CA
-	rounds  = 3 // of every other phase
-	warmUp  = 210
-	compile = 34 // requests of a sequential round, for each role
-	slice   = 4 * time.Second
+	starts = 3 // cold starts; the first makes the CA
+	warmUp = 6 // times ten compiles of each role: JRuby's compiler needs many, CRuby none
 )
 
 // bench is one run of the comparison.
 type bench struct {
-	t     *testing.T
-	peers []*peer
-	rows  []string
+	t      *testing.T
+	rounds int           // of every phase but the starts
+	slice  time.Duration // of a round of small requests
+	peers  []*peer
+	rows   []string
 }
 
 func TestSideBySide(t *testing.T) {
-	b := &bench{t: t}
+	b := &bench{t: t, rounds: 3, slice: 4 * time.Second}
+	if testing.Short() { // tries every phase out
+		b.rounds, b.slice = 1, time.Second
+	}
 	catalogs := map[string]request{}
 	for _, role := range roles {
 		catalogs[role] = catalog(facts(t, role), role)
@@ -47,19 +49,19 @@ func TestSideBySide(t *testing.T) {
 	b.memory("memory after start and one catalog")
 	b.warmUp(catalogs)
 
-	for _, role := range roles {
-		b.alternate("catalog "+role+", c=1", role, load{workers: 1, n: compile}, catalogs[role])
-	}
-	b.alternate("catalog web, c=4", "web", load{workers: 4, n: compile}, catalogs["web"])
+	b.alternate("catalog tiny, c=1", "tiny", load{workers: 1, n: 34}, catalogs["tiny"])
+	b.alternate("catalog web, c=1", "web", load{workers: 1, n: 34}, catalogs["web"])
+	b.alternate("catalog large, c=1", "large", load{workers: 1, n: 10}, catalogs["large"])
+	b.alternate("catalog web, c=4", "web", load{workers: 4, n: 20}, catalogs["web"])
 
-	four := load{workers: 4, d: slice}
+	four := load{workers: 4, d: b.slice}
 	b.alternate("file_metadata, c=4", "web", four, metadata())
 	b.alternate("file_content 25 B, c=4", "web", four, content("issue"))
 	b.alternate("file_content 200 kB, c=4", "web", four, content("archive"))
 	b.alternate("file_metadatas plugins, c=4", "web", four, plugins())
-	b.alternate("report of 1 MB, c=1", "web", load{workers: 1, d: slice}, report(t, "web"))
+	b.alternate("report of 1 MB, c=1", "web", load{workers: 1, d: b.slice}, report(t, "web"))
 	b.alternate("report of 1 MB, c=4", "web", four, report(t, "web"))
-	b.alternate("TLS handshake and status, c=4", "web", load{workers: 4, d: slice, fresh: true}, status())
+	b.alternate("TLS handshake and status, c=4", "web", load{workers: 4, d: b.slice, fresh: true}, status())
 	b.memory("memory after all")
 
 	t.Logf("\n| what | %s | ratio | n |\n|---|---|---|---|---|\n%s", strings.Join(b.names(), " | "), strings.Join(b.rows, "\n"))
@@ -117,7 +119,10 @@ func (b *bench) coldStarts(code string, first request) {
 // warmUp compiles until the JIT compilers have seen every role often enough.
 func (b *bench) warmUp(catalogs map[string]request) {
 	for _, p := range b.peers {
-		for n := range warmUp / 30 {
+		if testing.Short() {
+			return
+		}
+		for n := range warmUp {
 			for _, role := range roles {
 				r := p.measure(b.t, role, load{workers: 1, n: 10}, catalogs[role])
 				b.t.Logf("%s: warm-up %d, %s: %v", p.name, n+1, role, r)
@@ -134,7 +139,7 @@ func (b *bench) alternate(what, role string, l load, r request) {
 func (b *bench) turns(what string, measure func(*peer) result) {
 	rate, cost, p50 := make([][]float64, len(b.peers)), make([][]float64, len(b.peers)), make([][]float64, len(b.peers))
 	var counts []string
-	for range rounds {
+	for range b.rounds {
 		for i, p := range b.peers {
 			r := measure(p)
 			b.t.Logf("%s: %s: %v", what, p.name, r)
