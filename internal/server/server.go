@@ -121,7 +121,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 func (m *member) warn() {
 	name, uid, _ := m.engine.Account()
 	if uid == os.Getuid() {
-		m.log.Warn("Ruby runs as the server's own user and can read the keys of the CA: a manifest or a function of a module could. Start the server as root, so that Ruby becomes another user", "user", name)
+		m.log.Warn("ruby runs as the server's own user and can read the keys of the CA: a manifest or a function of a module could. Start the server as root, so that Ruby becomes another user", "user", name)
 	}
 }
 

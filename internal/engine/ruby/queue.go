@@ -97,7 +97,7 @@ type absences struct {
 // add expects one more request back in a while.
 func (a *absences) add(now time.Time, in time.Duration) {
 	a.forget(now)
-	a.due[(now.Add(min(in, maxAway)).Unix())%int64(len(a.due))]++
+	a.due[now.Add(min(in, maxAway)).Unix()%int64(len(a.due))]++
 }
 
 // count returns how many are still expected.
