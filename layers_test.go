@@ -34,7 +34,7 @@ const layers = `
 	internal/config
 	internal/hocon
 	internal/puppet
-	internal/telemetry
+	internal/telemetry internal/sqlite
 	internal/fault
 `
 

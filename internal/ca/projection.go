@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
-
 	"troupe/internal/journal"
+	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
 
@@ -120,10 +118,10 @@ func openProjection(ctx context.Context, dir string, j *journal.Journal, log *sl
 
 // open opens the file and says whether it can be used as it is.
 func (p *projection) open(ctx context.Context) (usable bool, err error) {
-	if p.write, err = openSQLite(p.path, 1, "synchronous(NORMAL)"); err != nil {
+	if p.write, err = sqlite.Open(p.path, 1, "synchronous(NORMAL)"); err != nil {
 		return false, err
 	}
-	if p.read, err = openSQLite(p.path, 4, "query_only(1)"); err != nil {
+	if p.read, err = sqlite.Open(p.path, 4, "query_only(1)"); err != nil {
 		return false, err
 	}
 	var version int
@@ -267,20 +265,4 @@ func (p *projection) next(ctx context.Context, origin journal.Origin, after uint
 		return nil, after, err
 	}
 	return records, records[len(records)-1].Number, nil
-}
-
-// openSQLite opens the file at path in WAL mode.
-func openSQLite(path string, conns int, pragmas ...string) (*sql.DB, error) {
-	q := url.Values{"_txlock": {"immediate"}}
-	for _, p := range append([]string{"busy_timeout(10000)", "journal_mode(WAL)"}, pragmas...) {
-		q.Add("_pragma", p)
-	}
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db, nil
 }

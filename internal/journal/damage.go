@@ -1,11 +1,7 @@
 package journal
 
 import (
-	"errors"
 	"fmt"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // This file names what can be wrong with a record.
@@ -34,14 +30,4 @@ type DamageError struct {
 
 func (e *DamageError) Error() string {
 	return fmt.Sprintf("%s record %d of origin %s is damaged (%s): %s", e.Stream, e.Number, e.Origin, e.What, e.Detail)
-}
-
-// isCorrupt reports whether SQLite found its own structures damaged.
-func isCorrupt(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
-		return false
-	}
-	primary := e.Code() & 0xff
-	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
 }

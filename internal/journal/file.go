@@ -3,10 +3,8 @@ package journal
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,8 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
 
@@ -114,10 +112,10 @@ func (j *Journal) openFile() error {
 	if j.pack, err = newPacker(); err != nil {
 		return err
 	}
-	if j.write, err = openSQLite(path, 1, "synchronous(FULL)"); err != nil {
+	if j.write, err = sqlite.Open(path, 1, "synchronous(FULL)", "foreign_keys(1)"); err != nil {
 		return fmt.Errorf("open journal %s: %w", path, err)
 	}
-	if j.read, err = openSQLite(path, readers, "query_only(1)"); err != nil {
+	if j.read, err = sqlite.Open(path, readers, "query_only(1)"); err != nil {
 		return fmt.Errorf("open journal %s: %w", path, err)
 	}
 	if err := j.checkFormat(ctx, path); err != nil {
@@ -134,23 +132,6 @@ func (j *Journal) openFile() error {
 
 // readers bounds the connections that read at the same time.
 const readers = 4
-
-// openSQLite opens the file at path in WAL mode. A pragma that fails makes the
-// first use of a connection fail.
-func openSQLite(path string, conns int, pragmas ...string) (*sql.DB, error) {
-	q := url.Values{"_txlock": {"immediate"}}
-	for _, p := range append([]string{"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)"}, pragmas...) {
-		q.Add("_pragma", p)
-	}
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db, nil
-}
 
 // checkFormat creates the tables in an empty file and refuses a file that is not
 // a journal, or one of a later format.

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"troupe/internal/fault"
+	"troupe/internal/sqlite"
 )
 
 // TestMain lets the test binary be the second process of some tests.
@@ -385,7 +386,7 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 }
 
 func setPragma(path, set string) error {
-	db, err := openSQLite(path, 1)
+	db, err := sqlite.Open(path, 1, "foreign_keys(1)")
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"troupe/internal/sqlite"
 )
 
 // This file reads records back, and never returns a body that was not written.
@@ -22,10 +24,10 @@ const (
 // [*DamageError], and the caller may go on after its Number.
 func (j *Journal) Read(ctx context.Context, o Origin, s Stream, after uint64, limit int) ([]Record, error) {
 	rows, err := j.rows(ctx, o, s, after, min(limit, maxRead))
-	if isCorrupt(err) && len(rows) == 0 {
+	if sqlite.IsCorrupt(err) && len(rows) == 0 {
 		return nil, j.unreadable(ctx, o, s, after, err)
 	}
-	if err != nil && !isCorrupt(err) {
+	if err != nil && !sqlite.IsCorrupt(err) {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
 	recs := make([]Record, 0, len(rows))

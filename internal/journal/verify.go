@@ -3,6 +3,8 @@ package journal
 import (
 	"context"
 	"fmt"
+
+	"troupe/internal/sqlite"
 )
 
 // This file reads the whole journal again and names what is damaged.
@@ -84,7 +86,7 @@ func (w *walk) ended() bool { return w.number >= w.chain.last }
 func (w *walk) step(ctx context.Context) error {
 	limit := int(min(uint64(verifyStep), w.chain.last-w.number))
 	rows, err := w.j.rows(ctx, w.chain.origin, w.chain.stream, w.number, limit)
-	if err != nil && !isCorrupt(err) {
+	if err != nil && !sqlite.IsCorrupt(err) {
 		return fmt.Errorf("read journal: %w", err)
 	}
 	for i := range rows {
@@ -147,7 +149,7 @@ func (w *walk) report(number uint64, what Damage, detail string) {
 // quickCheck asks SQLite about the structure of the file.
 func (j *Journal) quickCheck(ctx context.Context) ([]string, error) {
 	rows, err := j.read.QueryContext(ctx, fmt.Sprintf("PRAGMA quick_check(%d)", maxComplaints))
-	if isCorrupt(err) {
+	if sqlite.IsCorrupt(err) {
 		return []string{err.Error()}, nil
 	}
 	if err != nil {
@@ -164,7 +166,7 @@ func (j *Journal) quickCheck(ctx context.Context) ([]string, error) {
 			said = append(said, s)
 		}
 	}
-	if err := rows.Err(); isCorrupt(err) {
+	if err := rows.Err(); sqlite.IsCorrupt(err) {
 		return append(said, err.Error()), nil
 	} else if err != nil {
 		return nil, fmt.Errorf("check file of journal: %w", err)

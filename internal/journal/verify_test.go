@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"troupe/internal/sqlite"
 )
 
 // seeded makes a closed journal with n records in each stream and returns its folder.
@@ -87,7 +89,7 @@ func TestReadNeverReturnsADamagedBody(t *testing.T) {
 // tamper changes the closed journal behind its back.
 func tamper(t *testing.T, dir, statement string) {
 	t.Helper()
-	db, err := openSQLite(filepath.Join(dir, fileName), 1, "foreign_keys(0)")
+	db, err := sqlite.Open(filepath.Join(dir, fileName), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // This file holds the tables and brings older ones up to date.
@@ -197,30 +193,6 @@ func finish(tx *sql.Tx, err error) error {
 	return err
 }
 
-// openSQLite opens the file at path in WAL mode. A pragma that fails makes the
-// first use of a connection fail.
-func openSQLite(path string, conns int, pragmas ...string) (*sql.DB, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // the mode that SQLite gives to its companions
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	q := url.Values{"_txlock": {"immediate"}}
-	for _, p := range append([]string{"busy_timeout(5000)", "journal_mode(WAL)"}, pragmas...) {
-		q.Add("_pragma", p)
-	}
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db, nil
-}
-
 // setAside renames a damaged file and its companions.
 func setAside(path, aside string) error {
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -229,14 +201,4 @@ func setAside(path, aside string) error {
 		}
 	}
 	return nil
-}
-
-// isCorrupt reports whether SQLite found its own file damaged.
-func isCorrupt(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
-		return false
-	}
-	primary := e.Code() & 0xff
-	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
 }

@@ -26,6 +26,7 @@ import (
 
 	"troupe/internal/fault"
 	"troupe/internal/journal"
+	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
 
@@ -109,7 +110,7 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 	}
 	path := filepath.Join(dir, fileName)
 	err = db.openTables(ctx, path)
-	if isCorrupt(err) {
+	if sqlite.IsCorrupt(err) {
 		aside := fmt.Sprintf("%s.damaged-%d", path, o.Now().Unix())
 		o.Log.ErrorContext(ctx, "store is damaged and will be made again from the journal", telemetry.KeyErr, err, "kept_as", aside)
 		if err := errors.Join(db.Close(), setAside(path, aside)); err != nil {
@@ -129,13 +130,13 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 
 func (db *DB) openTables(ctx context.Context, path string) error {
 	var err error
-	if db.write, err = openSQLite(path, 1, "synchronous(NORMAL)", "cache_size(-65536)"); err != nil {
+	if db.write, err = sqlite.Open(path, 1, "synchronous(NORMAL)", "cache_size(-65536)"); err != nil {
 		return err
 	}
 	if err := migrate(ctx, db.write); err != nil {
 		return err
 	}
-	if db.read, err = openSQLite(path, readers, "query_only(1)"); err != nil {
+	if db.read, err = sqlite.Open(path, readers, "query_only(1)"); err != nil {
 		return err
 	}
 	return db.readPositions(ctx)
@@ -177,7 +178,7 @@ func (db *DB) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case isCorrupt(err):
+		case sqlite.IsCorrupt(err):
 			return fmt.Errorf("%s is damaged: restart this member, and it is made again from the journal: %w", filepath.Join(db.dir, fileName), err)
 		case err != nil:
 			db.o.Log.ErrorContext(ctx, "journal could not be folded", telemetry.KeyErr, err, "retry_in", wait)

@@ -1,0 +1,50 @@
+// Package sqlite opens SQLite files as all of troupe wants them: in WAL mode,
+// with mode 0600, and with transactions that take the write lock at once.
+//
+// It is the one place that knows which driver is behind database/sql.
+package sqlite
+
+import (
+	"database/sql"
+	"errors"
+	"net/url"
+	"os"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Open opens the file at path, creating it, with at most conns connections. A
+// pragma, such as "synchronous(FULL)", holds for each of them; one that fails
+// makes the first use of a connection fail.
+func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite gives its companions the same mode
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	q := url.Values{"_txlock": {"immediate"}}
+	for _, p := range append([]string{"busy_timeout(10000)", "journal_mode(WAL)"}, pragmas...) {
+		q.Add("_pragma", p)
+	}
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
+}
+
+// IsCorrupt reports whether SQLite found its own structures damaged.
+func IsCorrupt(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	primary := e.Code() & 0xff
+	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
+}
