@@ -133,7 +133,7 @@ type HTTP struct {
 
 // MaxBody bounds request bodies in bytes, by what they carry.
 type MaxBody struct {
-	Facts, Report, Request, Bucket, Other int64
+	Facts, Report, Bucket int64
 }
 
 // Metrics configures a listener of its own for metrics, without TLS.

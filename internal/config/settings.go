@@ -92,9 +92,7 @@ func (c *Config) settings() []setting {
 
 		{key: "http.max_body.facts", value: sizeValue{&c.HTTP.MaxBody.Facts}},
 		{key: "http.max_body.report", value: sizeValue{&c.HTTP.MaxBody.Report}},
-		{key: "http.max_body.certificate_request", value: sizeValue{&c.HTTP.MaxBody.Request}},
 		{key: "http.max_body.filebucket", value: sizeValue{&c.HTTP.MaxBody.Bucket}},
-		{key: "http.max_body.other", value: sizeValue{&c.HTTP.MaxBody.Other}},
 		{key: "http.header_timeout", value: durationValue{&c.HTTP.HeaderTimeout}},
 		{key: "http.read_timeout", value: durationValue{&c.HTTP.ReadTimeout}},
 		{key: "http.write_timeout", value: durationValue{&c.HTTP.WriteTimeout}},
