@@ -77,6 +77,8 @@ type API struct {
 	log    *slog.Logger
 
 	classTags classTags
+	gzip      compressor
+	bodies    bodies
 }
 
 // New returns an API. It starts nothing.
@@ -170,7 +172,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, key string
 		a.answerError(rec, r, textStyle, err)
 		return
 	}
-	if err := rt.handle(rec, &request{Request: r, id: id, endpoint: rt.name, key: key, params: r.URL.Query()}); err != nil {
+	if err := rt.handle(rec, &request{Request: r, api: a, id: id, endpoint: rt.name, key: key, params: r.URL.Query()}); err != nil {
 		a.answerError(rec, r, rt.style, err)
 	}
 }

@@ -100,6 +100,7 @@ type site struct {
 type siteOptions struct {
 	enc     string // command
 	envs    string // environmentpath; "" makes one with the environments production and staging
+	mounts  []code.FileMount
 	options Options
 }
 
@@ -121,7 +122,7 @@ func newSite(tb testing.TB, o siteOptions) *site {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	repo, err := code.New(code.Options{EnvironmentPath: []string{o.envs}, Dir: filepath.Join(dir, "code")})
+	repo, err := code.New(code.Options{EnvironmentPath: []string{o.envs}, Dir: filepath.Join(dir, "code"), FileMounts: o.mounts})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -297,7 +298,7 @@ func TestBodiesAreTakenCompressedAndWithinLimits(t *testing.T) {
 func gzipped(t *testing.T, s string) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := compress(&b, strings.NewReader(s)); err != nil {
+	if err := new(compressor).compress(&b, strings.NewReader(s), levelFast); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()

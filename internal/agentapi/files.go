@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/klauspost/compress"
+
 	"troupe/internal/code"
 	"troupe/internal/fault"
 	"troupe/internal/telemetry"
@@ -42,11 +44,28 @@ func (a *API) getFileMetadatas(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
+	w.Header().Set("Content-Type", f.sent)
+	// The query says everything that the answer depends on beside the version.
+	key := bodyKey{version: version.Serial, of: strings.Join([]string{q.endpoint, q.key, q.URL.RawQuery, f.name}, "\x00"), gzip: q.acceptsGzip()}
+	if body, ok := a.bodies.get(key); ok {
+		return sendBody(w, body)
+	}
 	list, err := version.Search(q.Context(), mount, path, o)
 	if err != nil {
 		return fileFault(err, fmt.Sprintf("Could not find instances in file_metadata with '%s'", q.key))
 	}
-	return write(w, q, f, code.AppendMetadatas(nil, list))
+	data, err := f.encode(code.AppendMetadatas(nil, list))
+	if err != nil {
+		return err
+	}
+	body, err := a.encodeBody(data, key.gzip)
+	if err != nil {
+		return err
+	}
+	if version.Immutable(mount) {
+		a.bodies.put(key, body)
+	}
+	return sendBody(w, body)
 }
 
 func (a *API) getFileContent(w http.ResponseWriter, q *request) error {
@@ -54,12 +73,10 @@ func (a *API) getFileContent(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	file, info, err := version.Open(q.Context(), mount, path, q.id.Certname)
-	if err != nil {
-		return fileFault(err, fmt.Sprintf("Could not find file_content %s", q.key))
-	}
-	defer file.Close()
-	return writeFile(q.Context(), w, q, file, info)
+	err = a.writeFile(w, q, version.ContentSum(mount, path), func() (*os.File, fs.FileInfo, error) {
+		return version.Open(q.Context(), mount, path, q.id.Certname)
+	})
+	return fileFault(err, fmt.Sprintf("Could not find file_content %s", q.key))
 }
 
 // fileRequest reads what the three requests to mounts have in common.
@@ -151,44 +168,62 @@ func (a *API) getStaticFileContent(w http.ResponseWriter, q *request) error {
 	}
 	version.Retain()
 	defer version.Release()
-	file, info, err := version.OpenStatic(q.Context(), q.key)
+	return a.writeFile(w, q, version.StaticSum(q.key), func() (*os.File, fs.FileInfo, error) { return version.OpenStatic(q.Context(), q.key) })
+}
+
+// maxFileGzip is the size above which to compress a file costs more time than an
+// agent's connection does.
+const maxFileGzip = 16 << 20
+
+// writeFile sends the file that open opens. Content that can never change has a sum,
+// under which it is kept. There are no ranges: Puppet has none.
+func (a *API) writeFile(w http.ResponseWriter, q *request, sum string, open func() (*os.File, fs.FileInfo, error)) error {
+	key := bodyKey{of: sum, gzip: q.acceptsGzip()}
+	if body, ok := a.bodies.get(key); ok && sum != "" {
+		w.Header().Set("Content-Type", formatBinary.sent)
+		return sendBody(w, body)
+	}
+	file, info, err := open()
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	return writeFile(q.Context(), w, q, file, info)
+	w.Header().Set("Content-Type", formatBinary.sent)
+	if size := info.Size(); sum == "" || size > maxKept {
+		return a.streamFile(q, w, file, size)
+	}
+
+	data := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, data); err != nil {
+		return fmt.Errorf("reading %s: %w", q.key, err)
+	}
+	body, err := a.encodeBody(data, key.gzip)
+	if err != nil {
+		return err
+	}
+	a.bodies.put(key, body)
+	return sendBody(w, body)
 }
 
-// Sizes between which a file is compressed on its way: below, it does not pay;
-// above, it costs more time than an agent's connection does.
-const (
-	minFileGzip = 1 << 10
-	maxFileGzip = 16 << 20
-)
-
-// writeFile streams a file. There are no ranges: Puppet has none.
-func writeFile(ctx context.Context, w http.ResponseWriter, q *request, file *os.File, info fs.FileInfo) error {
-	h := w.Header()
-	h.Set("Content-Type", formatBinary.sent)
-	h.Set("Vary", "Accept-Encoding")
-	size := info.Size()
-	if size < minFileGzip || size > maxFileGzip || !q.acceptsGzip() {
-		return stream(ctx, w, file, size)
+// streamFile sends a file that is too large to keep, or that may change.
+func (a *API) streamFile(q *request, w http.ResponseWriter, file *os.File, size int64) error {
+	w.Header().Set("Vary", "Accept-Encoding")
+	if size < minGzip || size > maxFileGzip || !q.acceptsGzip() {
+		return stream(q.Context(), w, file, size)
 	}
 
 	// What is compressed already is sent as it is.
-	var head [512]byte
-	n, err := io.ReadFull(file, head[:])
-	if err != nil {
+	head := make([]byte, min(size, 4<<10))
+	if _, err := io.ReadFull(file, head); err != nil {
 		return fmt.Errorf("reading %s: %w", q.key, err)
 	}
-	rest := io.MultiReader(bytes.NewReader(head[:n]), io.LimitReader(file, size-int64(n)))
-	if compressed(head[:n]) {
-		return stream(ctx, w, rest, size)
+	rest := io.MultiReader(bytes.NewReader(head), io.LimitReader(file, size-int64(len(head))))
+	if compressed(head) {
+		return stream(q.Context(), w, rest, size)
 	}
-	h.Set("Content-Encoding", "gzip")
+	w.Header().Set("Content-Encoding", "gzip")
 	w.WriteHeader(http.StatusOK)
-	return compress(w, rest)
+	return a.gzip.compress(w, rest, levelFast)
 }
 
 // stream sends exactly size bytes.
@@ -201,13 +236,24 @@ func stream(ctx context.Context, w http.ResponseWriter, r io.Reader, size int64)
 	return nil
 }
 
-// compressed recognises archives and pictures by their first bytes.
+// compressed recognises what gzip would not make smaller: archives and pictures, by
+// their first bytes, and noise.
 func compressed(head []byte) bool {
+	head = head[:min(len(head), 4<<10)]
 	kind := http.DetectContentType(head)
 	for _, p := range []string{"application/x-gzip", "application/zip", "application/x-rar", "image/", "video/", "audio/", "font/woff"} {
 		if strings.HasPrefix(kind, p) {
 			return true
 		}
 	}
-	return bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")) || bytes.HasPrefix(head, []byte("BZh")) || bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd"))
+	for _, magic := range []string{"\xfd7zXZ\x00", "BZh", "\x28\xb5\x2f\xfd"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return true
+		}
+	}
+	return compress.Estimate(head) < noise
 }
+
+// noise is below what Estimate gives for text and programs, and above what it gives
+// for encrypted bytes.
+const noise = 0.05

@@ -24,6 +24,7 @@ import (
 // A request is one admitted request.
 type request struct {
 	*http.Request
+	api      *API
 	id       authz.Identity
 	endpoint string     // the name of the route
 	key      string     // what follows the endpoint in the path

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
-
-	"github.com/klauspost/compress/gzip"
 
 	"troupe/internal/fault"
 	"troupe/internal/telemetry"
@@ -177,53 +174,16 @@ func writeJSON(w http.ResponseWriter, q *request, v any) error {
 	return write(w, q, formatJSON, bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }
 
-// minGzip is the size from which compression pays.
-const minGzip = 256
-
 // write answers 200 with JSON in the given format.
 func write(w http.ResponseWriter, q *request, f format, b []byte) error {
 	b, err := f.encode(b)
 	if err != nil {
 		return err
 	}
-	h := w.Header()
-	h.Set("Content-Type", f.sent)
-	h.Set("Vary", "Accept-Encoding")
-	if len(b) >= minGzip && q.acceptsGzip() {
-		var z bytes.Buffer
-		if err := compress(&z, bytes.NewReader(b)); err != nil {
-			return err
-		}
-		h.Set("Content-Encoding", "gzip")
-		b = z.Bytes()
-	}
-	h.Set("Content-Length", strconv.Itoa(len(b)))
-	w.WriteHeader(http.StatusOK)
-	_, err = w.Write(b)
-	return err
-}
-
-func compress(w io.Writer, r io.Reader) error {
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	body, err := q.api.encodeBody(b, q.acceptsGzip())
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(z, r); err != nil {
-		return err
-	}
-	return z.Close()
-}
-
-// acceptsGzip reads Accept-Encoding; q=0 refuses.
-func (q *request) acceptsGzip() bool {
-	for item := range strings.SplitSeq(strings.Join(q.Header.Values("Accept-Encoding"), ","), ",") {
-		name, param, _ := strings.Cut(item, ";")
-		if n := strings.ToLower(strings.TrimSpace(name)); n != "gzip" && n != "x-gzip" {
-			continue
-		}
-		weight, found := strings.CutPrefix(strings.TrimSpace(param), "q=")
-		v, err := strconv.ParseFloat(weight, 64)
-		return !found || err == nil && v > 0
-	}
-	return false
+	w.Header().Set("Content-Type", f.sent)
+	return sendBody(w, body)
 }

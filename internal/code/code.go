@@ -89,6 +89,7 @@ type Repo struct {
 	checksums *checksums
 	metrics   *metrics
 	mounts    atomic.Pointer[[]FileMount]
+	serials   atomic.Uint64 // the last Version.Serial
 
 	mu           sync.Mutex
 	environments map[puppet.Environment]*environment // those asked for since the start, and those with versions from before it

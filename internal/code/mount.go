@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"troupe/internal/fault"
@@ -73,6 +74,32 @@ func (v *Version) Open(_ context.Context, mount, path string, node puppet.Certna
 		return nil, nil, errors.Join(fmt.Errorf("opening %s: %w", p.path, err), f.Close())
 	}
 	return f, info, nil
+}
+
+// Immutable reports whether a mount belongs to the version. Its answers then depend
+// on nothing but the version and the question; those of other mounts change with
+// their folder and may differ from node to node.
+func (v *Version) Immutable(mount string) bool { return slices.Contains(builtinMounts, mount) }
+
+// ContentSum returns the SHA-256 of what Open would open, in hex, or "" when there
+// is no such file or its mount is not Immutable.
+func (v *Version) ContentSum(mount, path string) string {
+	if !v.Immutable(mount) {
+		return ""
+	}
+	p, done, err := v.find("file_content", mount, path, "")
+	if err != nil {
+		return ""
+	}
+	defer done()
+	b, ok := p.folder.(branch)
+	if !ok {
+		return ""
+	}
+	if n := b.node.follow(); n != nil && n.kind == fileKind {
+		return n.sum.String()
+	}
+	return ""
 }
 
 func (b branch) open() (*os.File, error) {

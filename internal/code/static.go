@@ -29,11 +29,8 @@ func (v *Version) OpenStatic(ctx context.Context, path string) (*os.File, os.Fil
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("opening %s: %w", path, err)
 	}
-	n := v.plan.tree.roots[0].node.find(path)
-	if n != nil {
-		n = n.follow()
-	}
-	if n == nil || n.kind != fileKind {
+	n := v.static(path)
+	if n == nil {
 		return nil, nil, fault.New(fault.NotFound, "no file %s in version %s of environment '%s'", path, v.ID, v.Environment)
 	}
 	f, err := v.repo.store.open(n)
@@ -45,6 +42,31 @@ func (v *Version) OpenStatic(ctx context.Context, path string) (*os.File, os.Fil
 		return nil, nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), f.Close())
 	}
 	return f, info, nil
+}
+
+// StaticSum returns the SHA-256 of what OpenStatic would open, in hex, or "" when it
+// would open nothing.
+func (v *Version) StaticSum(path string) string {
+	if !staticPath.MatchString(path) || hasDots(path) {
+		return ""
+	}
+	n := v.static(path)
+	if n == nil {
+		return ""
+	}
+	return n.sum.String()
+}
+
+// static returns the file at a path below the environment's folder, or nil.
+func (v *Version) static(path string) *node {
+	n := v.plan.tree.roots[0].node.find(path)
+	if n != nil {
+		n = n.follow()
+	}
+	if n == nil || n.kind != fileKind {
+		return nil
+	}
+	return n
 }
 
 // hasDots reports whether a path has a part that means another folder. Trees have

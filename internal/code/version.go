@@ -17,6 +17,7 @@ import (
 type Version struct {
 	Environment     puppet.Environment
 	ID              string      // content id, 64 hex digits: Puppet's code_id
+	Serial          uint64      // no other Version of this process has it: what was computed from this one may be kept under it
 	Root            string      // folder of the snapshot
 	EnvironmentPath string      // below Root; contains a folder named as the environment
 	BaseModulePath  []string    // below Root, in the order of the setting; missing folders are left out
@@ -69,7 +70,7 @@ func (v *Version) Module(name string) *Module {
 func (e *environment) version(id string, p *plan) *Version {
 	root := e.r.store.version(id)
 	v := &Version{
-		Environment: e.name, ID: id, Root: root,
+		Environment: e.name, ID: id, Serial: e.r.serials.Add(1), Root: root,
 		EnvironmentPath: filepath.Join(root, environmentsLabel),
 		Manifest:        filepath.Join(root, p.manifest),
 		Settings:        p.settings,
