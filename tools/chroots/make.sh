@@ -3,7 +3,9 @@
 #
 #   bullseye  puppet 5.5         trixie  puppet-agent 8.10         forky  openvox-agent 9
 #
-# usage (as root): make.sh [bullseye|trixie|forky]...    without names: all three
+# and, only when it is named, trixie-server with puppetserver 8.7: 650 MB more.
+#
+# usage (as root): make.sh [bullseye|trixie|forky|trixie-server]...    without names: the three with agents
 #
 # They lie in TROUPE_CHROOTS (default /var/cache/troupe/chroots) and stay between test runs: a chroot whose marker
 # shows today's recipe is left alone, so a second call ends at once. About 35 s and 400 MB each. A chroot appears
@@ -21,9 +23,13 @@ packages_of() {
 	bullseye) echo puppet ;;
 	trixie) echo puppet-agent ruby-puppetserver-ca-cli hiera-eyaml ;;
 	forky) echo openvox-agent ;;
-	*) die "unknown release $1; known are bullseye, trixie and forky" ;;
+	trixie-server) echo puppet-agent puppetserver puppet-terminus-puppetdb hiera-eyaml ;;
+	*) die "unknown chroot $1; known are bullseye, trixie, forky and trixie-server" ;;
 	esac
 }
+
+# The release that a chroot is made of.
+release_of() { echo "${1%-server}"; }
 
 marker_of() { echo "recipe $recipe: $(packages_of "$1")"; }
 
@@ -65,7 +71,8 @@ build() (
 	: >"$log"
 
 	say "$release: fetching the base system (about 25 s; log in $log)"
-	debootstrap --variant=minbase --include=ca-certificates "$release" "$root" "$(mirror)" "$(script_of "$release")" \
+	debootstrap --variant=minbase --include=ca-certificates "$(release_of "$release")" "$root" "$(mirror)" \
+		"$(script_of "$(release_of "$release")")" \
 		>>"$log" 2>&1 || failed "$release" "$log" "debootstrap"
 
 	# The machine's own resolver and apt settings (proxies, registries) hold inside as well.
