@@ -19,14 +19,15 @@ const (
 	maxMessage  = 4 << 10 // bytes
 )
 
-// logMessages logs the messages of a compile from notice upwards.
+// logMessages logs the messages of a compile from notice upwards. What the error
+// of a failed compile says too is left to the line of its request.
 func (a *API) logMessages(ctx context.Context, c store.Compile, logs []engine.Log) {
 	log := a.log.With(telemetry.KeyCertname, c.Certname, telemetry.KeyEnvironment, c.Environment)
 	shown, left := 0, 0
 	for _, l := range logs {
 		level, heard := levelOf(l.Level)
 		switch {
-		case !heard:
+		case !heard, level == slog.LevelError && strings.Contains(c.Error, l.Message):
 			continue
 		case shown == maxMessages:
 			left++

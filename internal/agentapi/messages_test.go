@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,7 +67,10 @@ func TestTheLogRepeatsWhatACompileSays(t *testing.T) {
 		body: `{"certname":"` + agent + `","persistence":{"facts":false,"catalog":false},"environment":"production"}`,
 	}
 	good := engine.Result{Catalog: []byte(`{}`), Logs: said}
-	failure := fault.Wrap(fault.Failed, &engine.CompileError{Certname: agent, Msg: "no", Logs: said}, "no")
+	// What the error itself says is in the line of the request.
+	repeated := append(slices.Clone(said), engine.Log{Level: "err", Message: "Syntax error"})
+	const words = "Could not parse: Syntax error (file: site.pp)"
+	failure := fault.Wrap(fault.Failed, &engine.CompileError{Certname: agent, Msg: words, Logs: repeated}, words)
 	for name, got := range map[string][]logged{
 		"v3": loggedBy(t, v3, good, nil), "v3 failed": loggedBy(t, v3, engine.Result{}, failure),
 		"v4": loggedBy(t, v4, good, nil), "v4 failed": loggedBy(t, v4, engine.Result{}, failure),

@@ -59,7 +59,7 @@ func (a *API) answerError(w *recorder, r *http.Request, s style, err error) {
 	p := problemOf(err)
 	if p.status == http.StatusInternalServerError && fault.KindOf(err) == fault.Internal && ctx.Err() == nil {
 		if _, said := errors.AsType[*problem](err); !said {
-			a.log.ErrorContext(ctx, "request failed", "path", r.URL.Path, telemetry.KeyErr, err)
+			telemetry.Escalate(ctx, slog.LevelError)
 		}
 	}
 	if p.status == http.StatusServiceUnavailable {

@@ -2,11 +2,13 @@ package authz
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"troupe/internal/fault"
+	"troupe/internal/telemetry"
 )
 
 // This file keeps the path that is judged and the path that is served the same.
@@ -39,6 +41,7 @@ func Normalize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, err := normalPath(r.URL)
 		if err != nil {
+			telemetry.Note(r.Context(), slog.String(telemetry.KeyErr, err.Error()))
 			w.Header().Set("Content-Type", "text/plain;charset=utf-8")
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, fault.Message(err)) // a client that went away needs no answer

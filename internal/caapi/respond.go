@@ -122,7 +122,7 @@ func (a *API) failure(w http.ResponseWriter, r *http.Request, err error) answer 
 			w.Header().Set("Retry-After", retryAfter(err)) // other agents would sleep and then fail
 		}
 	case fault.Internal, fault.Failed:
-		a.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, telemetry.KeyErr, err)
+		telemetry.Escalate(r.Context(), slog.LevelError)
 		// Unlike puppetserver: the cause stays in the log.
 		return answer{status: status, contentType: typePlain, body: []byte("Internal Server Error: see the log of the server")}
 	}

@@ -107,6 +107,9 @@ func (e *environment) upToDate() (*Version, error, bool) {
 		return nil, nil, false
 	case !complete && e.moved():
 		return nil, nil, false
+	case e.failure != nil && fault.KindOf(e.failure) != fault.NotFound && time.Since(s.at) > max(unwatched, 10*s.took):
+		// What failed may mend without an event in the folder: a disk that was full.
+		return nil, nil, false
 	case e.now == nil:
 		return nil, e.failure, e.failure != nil
 	}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"troupe/internal/fault"
+	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
 
@@ -108,11 +110,11 @@ func (j *Journal) commitQueued(ctx context.Context) {
 	err := j.commit(ctx, batches)
 	if err != nil {
 		j.heads = nil // what the file holds now must be read again
-		j.log.ErrorContext(ctx, "journal commit failed", telemetry.KeyErr, err)
 	}
+	j.watchDisk(ctx, err)
 	for _, b := range batches {
 		if err != nil {
-			b.recs, b.err = nil, fmt.Errorf("append to journal: %w", err)
+			b.recs, b.err = nil, fmt.Errorf("append to journal: %w", diskFault(err))
 		}
 		close(b.done)
 	}
@@ -221,6 +223,41 @@ func (j *Journal) readHeads(ctx context.Context) (map[Stream]head, error) {
 		heads[s] = h
 	}
 	return heads, nil
+}
+
+// watchDisk tells the operator once when commits begin to fail, and once when they
+// succeed again: agents go on asking, and each of them gets the error.
+func (j *Journal) watchDisk(ctx context.Context, err error) {
+	switch {
+	case err == nil && j.failing != "":
+		j.log.InfoContext(ctx, "journal commits succeed again")
+		j.failing = ""
+	case err != nil && j.failing != err.Error():
+		j.failing = err.Error()
+		j.log.ErrorContext(ctx, "journal commits fail, nothing can be stored", telemetry.KeyErr, err, "folder", j.dir, "remedy", remedy(err))
+	}
+}
+
+func remedy(err error) string {
+	switch {
+	case sqlite.IsFull(err):
+		return "make room on the disk of this folder; no restart is needed"
+	case sqlite.IsReadOnly(err):
+		return "make the file system of this folder writable; no restart is needed"
+	}
+	return "look at the disk of this folder; troupe journal verify tells what is damaged"
+}
+
+// diskFault gives words for the caller to what will pass without it: nothing was
+// written, and it can come back.
+func diskFault(err error) error {
+	switch {
+	case sqlite.IsFull(err):
+		return fault.Wrap(fault.Unavailable, err, "The disk of the server is full: nothing was stored")
+	case sqlite.IsReadOnly(err):
+		return fault.Wrap(fault.Unavailable, err, "The disk of the server is read-only: nothing was stored")
+	}
+	return err
 }
 
 // watchDrift tells the operator once when the clock begins to run ahead of the

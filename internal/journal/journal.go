@@ -110,6 +110,8 @@ type Journal struct {
 	heads map[Stream]head // of our own origin; nil after a failed commit: read them again
 	drift bool            // we said that the clock is ahead
 
+	failing string // the error of the last commit, of which we told; used only by the holder of turn
+
 	changes *signal
 	metrics *metrics
 }

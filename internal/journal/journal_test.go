@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -254,7 +255,8 @@ func TestChangedTellsOfAnAppend(t *testing.T) {
 
 // SQLite's limit on the number of pages gives the error of a full disk.
 func TestFullDiskIsAnErrorAndPasses(t *testing.T) {
-	j := open(t, t.TempDir(), Options{})
+	var log bytes.Buffer
+	j := open(t, t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	before := mustAppend(t, j, Draft{Stream: Bulk, Kind: "facts", Key: "before"})
 	var pages int
 	if err := j.write.QueryRow("PRAGMA page_count").Scan(&pages); err != nil {
@@ -274,8 +276,8 @@ func TestFullDiskIsAnErrorAndPasses(t *testing.T) {
 			break
 		}
 	}
-	if err == nil {
-		t.Fatal("no append failed on a full disk")
+	if fault.KindOf(err) != fault.Unavailable || fault.Message(err) != "The disk of the server is full: nothing was stored" {
+		t.Fatalf("appends to a full disk ended with %v, want a fault of kind Unavailable", err)
 	}
 	if _, err := j.Append(t.Context(), Draft{Stream: Bulk, Kind: "facts", Body: make([]byte, 1<<10)}, Draft{Stream: State, Kind: "x", Body: bytes.Repeat(noise, 1)}); err == nil {
 		t.Error("an append succeeded while the disk was full")
@@ -287,6 +289,11 @@ func TestFullDiskIsAnErrorAndPasses(t *testing.T) {
 	}
 	if v := mustVerify(t, j); !v.OK() {
 		t.Errorf("verification = %+v", v)
+	}
+	for _, line := range []string{"journal commits fail", "make room on the disk", "journal commits succeed again"} {
+		if n := strings.Count(log.String(), line); n != 1 {
+			t.Errorf("the log says %q %d times, want once:\n%s", line, n, log.String())
+		}
 	}
 }
 

@@ -39,11 +39,8 @@ type msgpackReader struct {
 	left *bytes.Reader
 }
 
-// value appends the next value as JSON.
+// value appends the next value as JSON; depth counts the arrays and maps around it.
 func (m *msgpackReader) value(out []byte, depth int) ([]byte, error) {
-	if depth > maxDepth {
-		return nil, errTooDeep
-	}
 	code, err := m.dec.PeekCode()
 	if err != nil {
 		return nil, endOf(err)
@@ -96,6 +93,9 @@ func (m *msgpackReader) array(out []byte, depth int) ([]byte, error) {
 	if err != nil {
 		return nil, endOf(err)
 	}
+	if depth >= maxDepth {
+		return nil, errTooDeep
+	}
 	out = append(out, '[')
 	for i := range n {
 		if i > 0 {
@@ -112,6 +112,9 @@ func (m *msgpackReader) object(out []byte, depth int) ([]byte, error) {
 	n, err := m.dec.DecodeMapLen()
 	if err != nil {
 		return nil, endOf(err)
+	}
+	if depth >= maxDepth {
+		return nil, errTooDeep
 	}
 	out = append(out, '{')
 	for i := range n {

@@ -57,7 +57,7 @@ func logged(next http.Handler, log *slog.Logger, m *requestMetrics) http.Handler
 			m.duration.WithLabelValues(route, methodLabel(r.Method), strconv.Itoa(status)).Observe(took.Seconds())
 			m.bytes.WithLabelValues(route).Add(float64(cw.n))
 			attrs := []slog.Attr{
-				slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status),
+				slog.String("method", r.Method), slog.String("path", clip(r.URL.Path)), slog.Int("status", status),
 				slog.Int64("bytes", cw.n), slog.Duration(telemetry.KeyDuration, took.Round(time.Microsecond)),
 				slog.String("remote", r.RemoteAddr),
 			}
@@ -75,13 +75,23 @@ func logged(next http.Handler, log *slog.Logger, m *requestMetrics) http.Handler
 				level = slog.LevelError
 				attrs = append(attrs, slog.Any("panic", aborted), slog.String("stack", string(debug.Stack())))
 			}
-			log.LogAttrs(ctx, level, "request", append(attrs, event.Attrs()...)...)
+			log.LogAttrs(ctx, max(level, event.Level()), "request", append(attrs, event.Attrs()...)...)
 			if aborted != nil {
 				panic(http.ErrAbortHandler) // the connection must not be used again
 			}
 		}()
 		next.ServeHTTP(cw, r.WithContext(ctx))
 	})
+}
+
+// maxPath is more than any real file's name; who sends more shall not fill the log.
+const maxPath = 4 << 10
+
+func clip(path string) string {
+	if len(path) <= maxPath {
+		return path
+	}
+	return strings.ToValidUTF8(path[:maxPath], "") + "…"
 }
 
 // routeOf keeps metric labels few: an agent's name must not become a label.

@@ -45,6 +45,13 @@ func TestLogLineTellsHowARequestEnded(t *testing.T) {
 			},
 			want: map[string]any{"status": 500.0, "why": "disk", "level": "WARN"},
 		},
+		"an error that is the server's own fault": {
+			handle: func(w http.ResponseWriter, r *http.Request) {
+				telemetry.Escalate(r.Context(), slog.LevelError)
+				w.WriteHeader(http.StatusInternalServerError)
+			},
+			want: map[string]any{"status": 500.0, "level": "ERROR"},
+		},
 		"a panic before the answer": {
 			handle: func(http.ResponseWriter, *http.Request) { panic("broken invariant") },
 			want:   map[string]any{"status": 500.0, "panic": "broken invariant", "aborted": true, "level": "ERROR"}, aborted: true,

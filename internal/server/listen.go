@@ -7,16 +7,19 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"troupe/internal/ca"
 	"troupe/internal/config"
+	"troupe/internal/telemetry"
 )
 
 // This file is the TLS front: one port for agents, tools and other servers, as
@@ -79,11 +82,27 @@ func newFront(authority *ca.Authority, cert *tls.Certificate, listener net.Liste
 		WriteTimeout:      l.write,
 		IdleTimeout:       l.idle,
 		MaxHeaderBytes:    256 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          stdlog.New(refusals{log}, "", 0),
 		// Agents speak HTTP/1.1 only; without HTTP/2 there is one behaviour to prove.
 		Protocols: http1Only(),
 	}
 	return f
+}
+
+// refusals takes what net/http says of connections. A client certificate that was
+// refused is for the operator, since its agent sees no more than a TLS alert; all
+// else that goes wrong before a request is the noise of scanners.
+type refusals struct{ log *slog.Logger }
+
+func (r refusals) Write(line []byte) (int, error) {
+	said, handshake := strings.CutPrefix(strings.TrimSpace(string(line)), "http: TLS handshake error from ")
+	remote, why, _ := strings.Cut(said, ": ")
+	if handshake && strings.Contains(why, "certificate") && !strings.HasPrefix(why, "remote error: ") {
+		r.log.Warn("client certificate refused", "remote", remote, telemetry.KeyErr, why)
+	} else {
+		r.log.Debug("connection failed", telemetry.KeyErr, said)
+	}
+	return len(line), nil
 }
 
 func http1Only() *http.Protocols {

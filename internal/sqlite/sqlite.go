@@ -1,5 +1,6 @@
 // Package sqlite opens SQLite files as all of troupe wants them: in WAL mode,
-// with mode 0600, and with transactions that take the write lock at once.
+// with mode 0600, and with transactions that take the write lock at once. It also
+// tells what the errors of a disk mean, from SQLite or from the system itself.
 //
 // It is the one place that knows which driver is behind database/sql.
 package sqlite
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"net/url"
 	"os"
+	"syscall"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -47,4 +49,22 @@ func IsCorrupt(err error) bool {
 	}
 	primary := e.Code() & 0xff
 	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
+}
+
+// IsFull reports whether a write found no room: it succeeds when there is some again.
+func IsFull(err error) bool {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return true
+	}
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_FULL
+}
+
+// IsReadOnly reports whether the file, or the whole file system, takes no writes now.
+func IsReadOnly(err error) bool {
+	if errors.Is(err, syscall.EROFS) {
+		return true
+	}
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_READONLY
 }

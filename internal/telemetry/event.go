@@ -15,6 +15,7 @@ type eventKey struct{}
 type Event struct {
 	mu    sync.Mutex
 	attrs []slog.Attr
+	level slog.Level
 }
 
 // WithEvent returns a context that carries a new Event, and the Event.
@@ -32,6 +33,25 @@ func Note(ctx context.Context, attrs ...slog.Attr) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.attrs = append(e.attrs, attrs...)
+}
+
+// Escalate raises the level of the request's log line, so that what went wrong need
+// not be told on a second one. Without an Event in ctx it does nothing.
+func Escalate(ctx context.Context, level slog.Level) {
+	e, ok := ctx.Value(eventKey{}).(*Event)
+	if !ok {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.level = max(e.level, level)
+}
+
+// Level returns the highest level that was asked for; info if none was.
+func (e *Event) Level() slog.Level {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.level
 }
 
 // Attrs returns what was noted so far.
