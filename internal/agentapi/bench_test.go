@@ -73,6 +73,41 @@ func BenchmarkCatalog(b *testing.B) {
 	})
 }
 
+// BenchmarkReport stores reports of 1.2 MB: 900 resources that changed, with an
+// event and a log line each. No two have the same transaction.
+func BenchmarkReport(b *testing.B) {
+	s := newSite(b, siteOptions{})
+	var logs, statuses []string
+	const tags = `["file","class","profile::web","profile","web","node","apache::vhost"]`
+	const now = `"2026-11-20T08:17:43.123456789+01:00"`
+	for i := range 900 {
+		message := fmt.Sprintf("defined content as '{sha256}%064x'", i)
+		logs = append(logs, fmt.Sprintf(`{"level":"notice","message":%q,"source":"/Stage[main]/Profile::Web/File[/srv/www/site%04d/index.html]/ensure","tags":%s,"time":%s,"file":null,"line":null}`, message, i, tags, now))
+		statuses = append(statuses, fmt.Sprintf(`"File[/srv/www/site%04[1]d/index.html]":{"title":"/srv/www/site%04[1]d/index.html",
+			"file":"/srv/code/environments/production/modules/profile/manifests/web.pp","line":12,"resource":"File[/srv/www/site%04[1]d/index.html]","resource_type":"File",
+			"provider_used":"posix","containment_path":["Stage[main]","Profile::Web","File[/srv/www/site%04[1]d/index.html]"],"evaluation_time":0.0123,"tags":%[2]s,"time":%[3]s,
+			"failed":false,"failed_to_restart":false,"changed":true,"out_of_sync":true,"skipped":false,"change_count":1,"out_of_sync_count":1,"corrective_change":false,
+			"events":[{"audited":false,"property":"ensure","previous_value":"absent","desired_value":"file","historical_value":null,"message":%[4]q,"name":"file_created",
+				"status":"success","time":%[3]s,"redacted":null,"corrective_change":false}]}`, i, tags, now, message))
+	}
+	body := fmt.Sprintf(`{"host":%q,"time":%s,"configuration_version":1795259666,"report_format":12,"puppet_version":"7.23.0","status":"changed","environment":"production",
+		"metrics":{},"logs":[%s],"resource_statuses":{%s},"transaction_uuid":`, agent, now, strings.Join(logs, ","), strings.Join(statuses, ","))
+	cert, i := certificate(b, agent), 0
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		r := httptest.NewRequestWithContext(b.Context(), http.MethodPut, "/puppet/v3/report/"+agent+"?environment=production", strings.NewReader(fmt.Sprintf(`%s"t%d"}`, body, i)))
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		s.http.ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			b.Fatalf("got %d %s", w.Code, w.Body)
+		}
+	}
+}
+
 func benchmark(b *testing.B, s *site, asks ...ask) {
 	b.Helper()
 	cert := certificate(b, agent)

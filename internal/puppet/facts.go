@@ -1,7 +1,6 @@
 package puppet
 
 import (
-	"bytes"
 	"encoding/json"
 	"time"
 
@@ -22,27 +21,36 @@ type Facts struct {
 // DecodeFacts reads the body of a facts upload, or the facts in a request for a
 // catalog, in the given content type (lib/puppet/node/facts.rb, from_data_hash).
 func DecodeFacts(contentType string, body []byte) (Facts, error) {
-	b, err := ToJSON(contentType, body)
+	b, err := inJSON(contentType, body)
 	if err != nil {
 		return Facts{}, err
 	}
-	var wire struct {
-		Name      string          `json:"name"`
-		Values    json.RawMessage `json:"values"`
-		Timestamp wireTime        `json:"timestamp"`
+	var name string
+	var facts Facts
+	if err := scan(b, func(s *scanner) error {
+		return s.members(func(member []byte) (err error) {
+			switch string(member) {
+			case "name":
+				name, err = s.str()
+			case "values":
+				facts.Values, err = s.raw()
+			case "timestamp":
+				facts.Timestamp, err = s.time()
+			default:
+				err = s.skip()
+			}
+			return err
+		})
+	}); err != nil {
+		return Facts{}, notInterned(err)
 	}
-	if err := json.Unmarshal(b, &wire); err != nil {
-		return Facts{}, fault.Wrap(fault.Invalid, err, "Could not intern from json: %s", err)
-	}
-	name, err := ParseCertname(wire.Name)
-	if err != nil {
+	if facts.Certname, err = ParseCertname(name); err != nil {
 		return Facts{}, err
 	}
-	values := bytes.TrimSpace(wire.Values)
-	if len(values) == 0 || values[0] != '{' {
+	if len(facts.Values) == 0 || facts.Values[0] != '{' {
 		return Facts{}, fault.New(fault.Invalid, "Could not intern from json: the facts of %s have no hash of values", name)
 	}
-	return Facts{Certname: name, Timestamp: time.Time(wire.Timestamp), Values: values}, nil
+	return facts, nil
 }
 
 // EncodeFacts gives facts the form in which an agent would send them.
@@ -58,25 +66,17 @@ func EncodeFacts(f Facts) ([]byte, error) {
 	return json.Marshal(wire)
 }
 
-// wireTime is a time as agents write it: ISO 8601 with nine digits, or, from
+// time reads a time as agents write it: ISO 8601 with nine digits, or, from
 // YAML-minded senders, with spaces. null and "" are the zero time.
-type wireTime time.Time
-
-// UnmarshalJSON reads any of the forms.
-func (t *wireTime) UnmarshalJSON(b []byte) error {
-	var s *string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
-	if s == nil || *s == "" {
-		*t = wireTime{}
-		return nil
+func (s *scanner) time() (time.Time, error) {
+	text, err := s.str()
+	if err != nil || text == "" {
+		return time.Time{}, err
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999 -07:00", "2006-01-02 15:04:05.999999999 -0700", time.RubyDate, time.RFC1123Z} {
-		if v, err := time.Parse(layout, *s); err == nil {
-			*t = wireTime(v.UTC())
-			return nil
+		if v, err := time.Parse(layout, text); err == nil {
+			return v.UTC(), nil
 		}
 	}
-	return fault.New(fault.Invalid, "%q is not a time", *s)
+	return time.Time{}, fault.New(fault.Invalid, "%q is not a time", text)
 }

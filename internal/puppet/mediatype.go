@@ -29,12 +29,22 @@ const maxDepth = 200
 // faults: Unsupported for another content type, Invalid for a body that is not
 // what the type says.
 func ToJSON(contentType string, body []byte) (json.RawMessage, error) {
+	b, err := inJSON(contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkJSON(b); err != nil {
+		return nil, notInterned(err)
+	}
+	return b, nil
+}
+
+// inJSON does the same for those who read the value at once: what claims to be JSON
+// is not checked.
+func inJSON(contentType string, body []byte) ([]byte, error) {
 	kind, _, _ := strings.Cut(contentType, ";")
 	switch strings.ToLower(strings.TrimSpace(kind)) {
 	case TypeJSON, TypeRichJSON:
-		if err := checkJSON(body); err != nil {
-			return nil, fault.Wrap(fault.Invalid, err, "Could not intern from json: %s", err)
-		}
 		return body, nil
 	case TypePSON, "pson":
 		b, err := PSONToJSON(body)
@@ -52,20 +62,13 @@ func ToJSON(contentType string, body []byte) (json.RawMessage, error) {
 	return nil, fault.New(fault.Unsupported, "Client sent a mime-type (%s) that doesn't correspond to a format we support", contentType)
 }
 
-// checkJSON reports what keeps b from being one JSON value of bounded depth.
-func checkJSON(b []byte) error {
-	if err := checkDepth(b); err != nil {
-		return err
-	}
-	if json.Valid(b) {
-		return nil
-	}
-	var v json.RawMessage
-	if err := json.Unmarshal(b, &v); err != nil {
-		return err
-	}
-	return nil
+// notInterned words what is wrong with a body of JSON.
+func notInterned(err error) error {
+	return fault.Wrap(fault.Invalid, err, "Could not intern from json: %s", err)
 }
+
+// checkJSON reports what keeps b from being one JSON value of bounded depth.
+func checkJSON(b []byte) error { return scan(b, (*scanner).skip) }
 
 // checkDepth walks over JSON or what claims to be JSON.
 func checkDepth(b []byte) error {

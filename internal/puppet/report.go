@@ -1,13 +1,9 @@
 package puppet
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"time"
-
-	"troupe/internal/fault"
 )
 
 // This file reads the report of a run.
@@ -82,208 +78,261 @@ type ReportEvent struct {
 // report formats 4 to 12, those of agents 5 to 9, and takes what it knows from
 // later ones (lib/puppet/transaction/report.rb, initialize_from_hash).
 func DecodeReport(contentType string, body []byte) (Report, error) {
-	b, err := ToJSON(contentType, body)
+	b, err := inJSON(contentType, body)
 	if err != nil {
 		return Report{}, err
 	}
-	var wire wireReport
-	if err := json.Unmarshal(b, &wire); err != nil {
-		return Report{}, fault.Wrap(fault.Invalid, err, "Could not intern from json: %s", err)
+	r := Report{Metrics: map[string]map[string]float64{}, Raw: b}
+	var host string
+	if err := scan(b, func(s *scanner) (err error) {
+		host, err = s.report(&r)
+		return err
+	}); err != nil {
+		return Report{}, notInterned(err)
 	}
-	name, err := ParseCertname(wire.Host)
-	if err != nil {
+	if r.Certname, err = ParseCertname(host); err != nil {
 		return Report{}, err
 	}
-	if wire.Environment != "" {
-		if _, err := ParseEnvironment(wire.Environment); err != nil {
+	if r.Environment != "" {
+		if _, err := ParseEnvironment(string(r.Environment)); err != nil {
 			return Report{}, err
 		}
 	}
-	r := wire.report()
-	r.Certname, r.Raw = name, b
+	r.EndTime = r.ended()
 	return r, nil
-}
-
-type wireReport struct {
-	Host                 string                `json:"host"`
-	Environment          string                `json:"environment"`
-	Status               string                `json:"status"`
-	TransactionUUID      string                `json:"transaction_uuid"`
-	ConfigurationVersion wireText              `json:"configuration_version"`
-	PuppetVersion        string                `json:"puppet_version"`
-	CatalogUUID          string                `json:"catalog_uuid"`
-	CodeID               string                `json:"code_id"`
-	JobID                string                `json:"job_id"`
-	CachedCatalogStatus  string                `json:"cached_catalog_status"`
-	ServerUsed           string                `json:"server_used"`
-	MasterUsed           string                `json:"master_used"` // the name up to format 10
-	Noop                 bool                  `json:"noop"`
-	NoopPending          bool                  `json:"noop_pending"`
-	CorrectiveChange     bool                  `json:"corrective_change"`
-	Time                 wireTime              `json:"time"`
-	ReportFormat         int                   `json:"report_format"`
-	Logs                 []wireLog             `json:"logs"`
-	Metrics              map[string]wireMetric `json:"metrics"`
-	Resources            wireStatuses          `json:"resource_statuses"`
-}
-
-func (w *wireReport) report() Report {
-	r := Report{
-		Environment:          Environment(w.Environment),
-		Status:               w.Status,
-		TransactionUUID:      w.TransactionUUID,
-		ConfigurationVersion: string(w.ConfigurationVersion),
-		PuppetVersion:        w.PuppetVersion,
-		CatalogUUID:          w.CatalogUUID,
-		CodeID:               w.CodeID,
-		JobID:                w.JobID,
-		CachedCatalogStatus:  w.CachedCatalogStatus,
-		ServerUsed:           cmp.Or(w.ServerUsed, w.MasterUsed),
-		Noop:                 w.Noop,
-		NoopPending:          w.NoopPending,
-		CorrectiveChange:     w.CorrectiveChange,
-		Time:                 time.Time(w.Time),
-		EndTime:              time.Time(w.Time),
-		ReportFormat:         w.ReportFormat,
-		Metrics:              map[string]map[string]float64{},
-		Resources:            w.Resources,
-	}
-	for name, m := range w.Metrics {
-		r.Metrics[name] = m.Values
-	}
-	for _, l := range w.Logs {
-		r.Logs = append(r.Logs, ReportLog{
-			Level: l.Level, Message: l.Message, Source: l.Source, Tags: l.Tags,
-			Time: time.Time(l.Time), File: l.File, Line: l.Line,
-		})
-		if t := time.Time(l.Time); t.After(r.EndTime) {
-			r.EndTime = t
-		}
-	}
-	// The time metric says how long the run took, as PuppetDB's terminus reads it.
-	if total := r.Metrics["time"]["total"]; total > 0 && total < maxRun.Seconds() {
-		r.EndTime = r.Time.Add(time.Duration(total * float64(time.Second)))
-	}
-	return r
 }
 
 // maxRun bounds what we believe about the length of a run.
 const maxRun = 30 * 24 * time.Hour
 
-type wireLog struct {
-	Level   string   `json:"level"`
-	Message string   `json:"message"`
-	Source  string   `json:"source"`
-	Tags    []string `json:"tags"`
-	Time    wireTime `json:"time"`
-	File    string   `json:"file"`
-	Line    int      `json:"line"`
-}
-
-// wireMetric is {"name", "label", "values": [[name, label, value], …]}.
-type wireMetric struct {
-	Values map[string]float64
-}
-
-// UnmarshalJSON keeps the numbers; a value that is none is left out.
-func (m *wireMetric) UnmarshalJSON(b []byte) error {
-	var wire struct {
-		Values [][]json.RawMessage `json:"values"`
+// ended is when the time metric says, as PuppetDB's terminus reads it, or else when
+// the last line was logged.
+func (r *Report) ended() time.Time {
+	if total := r.Metrics["time"]["total"]; total > 0 && total < maxRun.Seconds() {
+		return r.Time.Add(time.Duration(total * float64(time.Second)))
 	}
-	if err := json.Unmarshal(b, &wire); err != nil {
+	end := r.Time
+	for _, l := range r.Logs {
+		if l.Time.After(end) {
+			end = l.Time
+		}
+	}
+	return end
+}
+
+// report reads the members of a report, and the name of the host as it stands there.
+func (s *scanner) report(r *Report) (host string, err error) {
+	var environment, server, master string
+	err = s.members(func(name []byte) (err error) {
+		switch string(name) {
+		case "host":
+			host, err = s.str()
+		case "environment":
+			environment, err = s.str()
+		case "status":
+			r.Status, err = s.str()
+		case "transaction_uuid":
+			r.TransactionUUID, err = s.str()
+		case "configuration_version":
+			r.ConfigurationVersion, err = s.anyText()
+		case "puppet_version":
+			r.PuppetVersion, err = s.str()
+		case "catalog_uuid":
+			r.CatalogUUID, err = s.str()
+		case "code_id":
+			r.CodeID, err = s.str()
+		case "job_id":
+			r.JobID, err = s.str()
+		case "cached_catalog_status":
+			r.CachedCatalogStatus, err = s.str()
+		case "server_used":
+			server, err = s.str()
+		case "master_used": // the name up to format 10
+			master, err = s.str()
+		case "noop":
+			r.Noop, err = s.boolean()
+		case "noop_pending":
+			r.NoopPending, err = s.boolean()
+		case "corrective_change":
+			r.CorrectiveChange, err = s.boolean()
+		case "time":
+			r.Time, err = s.time()
+		case "report_format":
+			r.ReportFormat, err = s.integer()
+		case "logs":
+			r.Logs, err = s.logs()
+		case "metrics":
+			err = s.members(func(category []byte) error {
+				r.Metrics[string(category)], err = s.metric()
+				return err
+			})
+		case "resource_statuses":
+			r.Resources, err = s.statuses()
+		default:
+			err = s.skip()
+		}
 		return err
-	}
-	m.Values = map[string]float64{}
-	for _, v := range wire.Values {
-		var name string
-		var value float64
-		if len(v) == 3 && json.Unmarshal(v[0], &name) == nil && json.Unmarshal(v[2], &value) == nil {
-			m.Values[name] = value
-		}
-	}
-	return nil
+	})
+	r.Environment, r.ServerUsed = Environment(environment), cmp.Or(server, master)
+	return host, err
 }
 
-// wireStatuses is an object of resource statuses by reference, read in its order.
-type wireStatuses []ReportResource
-
-// UnmarshalJSON keeps the resources to which something happened.
-func (s *wireStatuses) UnmarshalJSON(b []byte) error {
-	if bytes.Equal(b, []byte("null")) {
-		return nil
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return errors.Join(err, errors.New("resource_statuses is not a hash"))
-	}
-	for d.More() {
-		if _, err := d.Token(); err != nil {
-			return err
+// metric reads {"name", "label", "values": [[name, label, value], …]}. It keeps the
+// numbers; a value that is none is left out.
+func (s *scanner) metric() (map[string]float64, error) {
+	values := map[string]float64{}
+	err := s.members(func(name []byte) error {
+		if string(name) != "values" {
+			return s.skip()
 		}
-		var w wireStatus
-		if err := d.Decode(&w); err != nil {
-			return err
-		}
-		if w.Failed || w.FailedToRestart || w.Changed || w.Skipped || w.OutOfSync || len(w.Events) > 0 {
-			*s = append(*s, w.resource())
-		}
-	}
-	return nil
-}
-
-type wireStatus struct {
-	Type             string      `json:"resource_type"`
-	Title            wireText    `json:"title"`
-	File             string      `json:"file"`
-	Line             int         `json:"line"`
-	ContainmentPath  []string    `json:"containment_path"`
-	EvaluationTime   float64     `json:"evaluation_time"`
-	Time             wireTime    `json:"time"`
-	Failed           bool        `json:"failed"`
-	FailedToRestart  bool        `json:"failed_to_restart"`
-	Changed          bool        `json:"changed"`
-	Skipped          bool        `json:"skipped"`
-	OutOfSync        bool        `json:"out_of_sync"`
-	CorrectiveChange bool        `json:"corrective_change"`
-	Events           []wireEvent `json:"events"`
-}
-
-func (w *wireStatus) resource() ReportResource {
-	r := ReportResource{
-		Type: w.Type, Title: string(w.Title), File: w.File, Line: w.Line, ContainmentPath: w.ContainmentPath,
-		EvaluationTime: w.EvaluationTime, Time: time.Time(w.Time), Failed: w.Failed, FailedToRestart: w.FailedToRestart,
-		Changed: w.Changed, Skipped: w.Skipped, OutOfSync: w.OutOfSync, CorrectiveChange: w.CorrectiveChange,
-	}
-	for _, e := range w.Events {
-		r.Events = append(r.Events, ReportEvent{
-			Property: string(e.Property), Status: e.Status, Message: e.Message, PreviousValue: e.PreviousValue,
-			DesiredValue: e.DesiredValue, Time: time.Time(e.Time), CorrectiveChange: e.CorrectiveChange,
+		clear(values)
+		return s.elements(func() error {
+			var parts [3]json.RawMessage
+			n := 0
+			if err := s.elements(func() error {
+				v, err := s.raw()
+				if n < len(parts) {
+					parts[n] = v
+				}
+				n++
+				return err
+			}); err != nil {
+				return err
+			}
+			var key string
+			var value float64
+			if n == len(parts) && json.Unmarshal(parts[0], &key) == nil && json.Unmarshal(parts[2], &value) == nil {
+				values[key] = value
+			}
+			return nil
 		})
-	}
-	return r
+	})
+	return values, err
 }
 
-type wireEvent struct {
-	Property         wireText        `json:"property"`
-	Status           string          `json:"status"`
-	Message          string          `json:"message"`
-	PreviousValue    json.RawMessage `json:"previous_value"`
-	DesiredValue     json.RawMessage `json:"desired_value"`
-	Time             wireTime        `json:"time"`
-	CorrectiveChange bool            `json:"corrective_change"`
+func (s *scanner) logs() ([]ReportLog, error) {
+	var all []ReportLog
+	err := s.elements(func() error {
+		var l ReportLog
+		err := s.members(func(name []byte) (err error) {
+			switch string(name) {
+			case "level":
+				l.Level, err = s.name()
+			case "message":
+				l.Message, err = s.str()
+			case "source":
+				l.Source, err = s.str()
+			case "tags":
+				l.Tags, err = s.names()
+			case "time":
+				l.Time, err = s.time()
+			case "file":
+				l.File, err = s.name()
+			case "line":
+				l.Line, err = s.integer()
+			default:
+				err = s.skip()
+			}
+			return err
+		})
+		all = append(all, l)
+		return err
+	})
+	return all, err
 }
 
-// wireText is a string that some agents send as a number: a configuration
-// version that is a time, a title that is one. null is "".
-type wireText string
+// statuses reads the object of resource statuses by reference, in its order, and
+// keeps the resources to which something happened.
+func (s *scanner) statuses() ([]ReportResource, error) {
+	var all []ReportResource
+	err := s.members(func([]byte) error {
+		r, err := s.status()
+		if err == nil && (r.Failed || r.FailedToRestart || r.Changed || r.Skipped || r.OutOfSync || len(r.Events) > 0) {
+			all = append(all, r)
+		}
+		return err
+	})
+	return all, err
+}
 
-// UnmarshalJSON takes a string as it is and anything else as it is written.
-func (t *wireText) UnmarshalJSON(b []byte) error {
-	if b[0] == '"' {
-		return json.Unmarshal(b, (*string)(t))
+func (s *scanner) status() (ReportResource, error) {
+	var r ReportResource
+	err := s.members(func(name []byte) (err error) {
+		switch string(name) {
+		case "resource_type":
+			r.Type, err = s.name()
+		case "title":
+			r.Title, err = s.anyText()
+		case "file":
+			r.File, err = s.name()
+		case "line":
+			r.Line, err = s.integer()
+		case "containment_path":
+			r.ContainmentPath, err = s.names()
+		case "evaluation_time":
+			r.EvaluationTime, err = s.float()
+		case "time":
+			r.Time, err = s.time()
+		case "failed":
+			r.Failed, err = s.boolean()
+		case "failed_to_restart":
+			r.FailedToRestart, err = s.boolean()
+		case "changed":
+			r.Changed, err = s.boolean()
+		case "skipped":
+			r.Skipped, err = s.boolean()
+		case "out_of_sync":
+			r.OutOfSync, err = s.boolean()
+		case "corrective_change":
+			r.CorrectiveChange, err = s.boolean()
+		case "events":
+			r.Events = nil
+			err = s.elements(func() error {
+				e, err := s.event()
+				r.Events = append(r.Events, e)
+				return err
+			})
+		default:
+			err = s.skip()
+		}
+		return err
+	})
+	return r, err
+}
+
+func (s *scanner) event() (ReportEvent, error) {
+	var e ReportEvent
+	err := s.members(func(name []byte) (err error) {
+		switch string(name) {
+		case "property":
+			e.Property, err = s.anyText()
+		case "status":
+			e.Status, err = s.name()
+		case "message":
+			e.Message, err = s.str()
+		case "previous_value":
+			e.PreviousValue, err = s.raw()
+		case "desired_value":
+			e.DesiredValue, err = s.raw()
+		case "time":
+			e.Time, err = s.time()
+		case "corrective_change":
+			e.CorrectiveChange, err = s.boolean()
+		default:
+			err = s.skip()
+		}
+		return err
+	})
+	return e, err
+}
+
+// anyText reads a string that some agents send as a number: a configuration version
+// that is a time, a title that is one. What is no string is taken as it is written;
+// null is "".
+func (s *scanner) anyText() (string, error) {
+	if c := s.space(); c == '"' || c == 'n' {
+		return s.str()
 	}
-	if !bytes.Equal(b, []byte("null")) {
-		*t = wireText(b)
-	}
-	return nil
+	v, err := s.raw()
+	return string(v), err
 }
