@@ -148,7 +148,6 @@ func (a *API) Handler() http.Handler {
 				return
 			}
 		}
-		w.Header().Set("X-Puppet-Version", a.o.Version)
 		writeNoRoute(w, r)
 	})
 }
@@ -172,7 +171,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, key string
 		a.answerError(rec, r, textStyle, err)
 		return
 	}
-	if err := rt.handle(rec, &request{Request: r, api: a, id: id, endpoint: rt.name, key: key, params: r.URL.Query()}); err != nil {
+	if err := rt.handle(rec, &request{Request: r, api: a, id: id, endpoint: rt.name, key: key, params: queryOf(r.URL)}); err != nil {
 		a.answerError(rec, r, rt.style, err)
 	}
 }

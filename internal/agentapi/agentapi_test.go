@@ -263,7 +263,6 @@ func postCatalog(body string, header ...string) ask {
 func TestEveryAnswerNamesTheVersion(t *testing.T) {
 	s := newSite(t, siteOptions{options: Options{Version: "8.10.0"}})
 	for _, a := range []ask{
-		{as: agent, target: "/puppet/v3/nosuch"},
 		{target: "/puppet/v3/node/" + agent},
 		{as: agent, target: "/puppet/v3/node/" + agent, header: []string{acceptJSON}},
 		{as: agent, target: "/puppet/v3/environments", header: []string{acceptJSON}},

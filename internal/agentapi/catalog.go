@@ -90,7 +90,7 @@ func (a *API) catalogRequest(q *request) (puppet.Certname, puppet.Environment, e
 	// puppetserver wants to know the environment before Puppet does, for the
 	// code_id, and answers in text (request_handler_core.clj, with-code-id).
 	if !q.params.Has("environment") {
-		return "", "", plainProblem(http.StatusBadRequest, "Environment is required in a catalog request.")
+		return "", "", plainProblem(http.StatusBadRequest, "The environment must be purely alphanumeric, not 'null'")
 	}
 	env, err := q.environment()
 	if err != nil {

@@ -161,6 +161,9 @@ func (a *API) getStaticFileContent(w http.ResponseWriter, q *request) error {
 	if !validCodeID.MatchString(codeID) {
 		return badRequest("Invalid code-id '%s'. Must contain only alpha-numerics and '-', '_', ';', or ':'", codeID)
 	}
+	if err := code.CheckStatic(q.key); err != nil {
+		return err
+	}
 	telemetry.Note(q.Context(), slog.String(telemetry.KeyCodeID, codeID))
 	version, err := a.code.Version(q.Context(), env, codeID)
 	if err != nil {

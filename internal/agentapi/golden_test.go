@@ -62,8 +62,7 @@ func TestAnswersAreThoseOfTheRealServer(t *testing.T) {
 		// The real server sends an empty file for a folder.
 		"file_content: of a folder": {status: 404, any: true},
 		// Without a code-content-command the real server cannot serve these; versions are built in here.
-		"file_content: static":                {status: 404, any: true},
-		"file_content: static, of a manifest": {status: 404, any: true},
+		"file_content: static": {status: 404, any: true},
 		// The real server keeps such a content under its true sum. It was damaged on its way, so the agent must send it again.
 		"filebucket: PUT with another sum than the content's": {status: 400, any: true},
 		// Bolt gets the very version that it was told about.

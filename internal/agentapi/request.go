@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -39,12 +40,25 @@ func (q *request) certname() (puppet.Certname, error) {
 	return puppet.ParseCertname(q.key)
 }
 
+// queryOf reads the query as Ring does: a name without "=" is no parameter, and
+// neither is a pair with a broken escape.
+func queryOf(u *url.URL) url.Values {
+	pairs := strings.Split(u.RawQuery, "&")
+	pairs = slices.DeleteFunc(pairs, func(pair string) bool { return !strings.Contains(pair, "=") })
+	values, _ := url.ParseQuery(strings.Join(pairs, "&")) // it returns what it could read
+	return values
+}
+
 // environment reads the parameter that every request of /puppet/v3 must have.
 func (q *request) environment() (puppet.Environment, error) {
-	if !q.params.Has("environment") {
+	switch given := q.params["environment"]; len(given) {
+	case 0:
 		return "", badRequest("An environment parameter must be specified")
+	case 1:
+		return puppet.ParseEnvironment(given[0])
+	default: // puppetserver prints a Clojure vector; from Puppet's own endpoints it is a 500
+		return "", badRequest("The environment must be purely alphanumeric, not '%q'", given)
 	}
-	return puppet.ParseEnvironment(q.params.Get("environment"))
 }
 
 // flag reads a boolean parameter as Puppet's handler does: only "true" is true.
@@ -160,10 +174,7 @@ func (q *request) form(limit int64) error {
 	if err != nil {
 		return err
 	}
-	fields, err := url.ParseQuery(string(b))
-	if err != nil {
-		return badRequest("The form is invalid: %s", err)
-	}
+	fields, _ := url.ParseQuery(string(b)) // it returns what it could read, and so does Ring
 	maps.Copy(q.params, fields)
 	return nil
 }

@@ -239,8 +239,10 @@ func TestStatusesListAndFilter(t *testing.T) {
 	}{
 		{"", "", "application/json;charset=utf-8", []string{"admin.example.test", "agent.example.test"}},
 		{"signed", "application/json", "application/json;charset=utf-8", []string{"admin.example.test", "agent.example.test"}},
-		{"revoked", "text/pson", "text/pson;charset=utf-8", nil},
-		{"nonsense", "text/plain, */*", "text/plain, */*;charset=utf-8", []string{"admin.example.test", "agent.example.test"}},
+		{"revoked", "application/json, text/pson", "text/pson;charset=UTF-8", nil},
+		{"revoked", "text/pson, application/json", "application/json;charset=utf-8", nil},
+		{"revoked", "text/pson", "text/pson;charset=UTF-8", nil},
+		{"nonsense", "text/plain, */*", "text/plain, */*;charset=UTF-8", []string{"admin.example.test", "agent.example.test"}},
 	} {
 		header := map[string]string{}
 		if test.accept != "" {

@@ -209,14 +209,15 @@ func statusType(r *http.Request, media string) string {
 	if media == "" {
 		media = typeJSON
 	}
-	if media == "*/*" { // Jetty rewrites the charset of types that it knows
-		return media + ";charset=UTF-8"
+	if media == typeJSON { // Jetty rewrites the charset of types that it knows
+		return media + ";charset=utf-8"
 	}
-	return media + ";charset=utf-8"
+	return media + ";charset=UTF-8"
 }
 
 // negotiate chooses between JSON and PSON by the header Accept. "" means that
-// anything was acceptable; false that nothing was.
+// anything was acceptable; false that nothing was. Of several with the same weight
+// Liberator takes the last.
 func negotiate(r *http.Request) (media string, ok bool) {
 	accept, given := r.Header["Accept"]
 	if !given {
@@ -230,11 +231,11 @@ func negotiate(r *http.Request) (media string, ok bool) {
 		}
 		switch kind {
 		case typeJSON, "application/*":
-			if q > best || q == best && media != typeJSON {
+			if q >= best {
 				media, best, ok = typeJSON, q, true
 			}
 		case puppet.TypePSON, "text/*":
-			if q > best {
+			if q >= best {
 				media, best, ok = puppet.TypePSON, q, true
 			}
 		case "*/*", "pson":

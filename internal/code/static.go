@@ -16,6 +16,15 @@ import (
 // staticPath is what puppetserver lets through: <root>/<module>/<folder>/<rest>.
 var staticPath = regexp.MustCompile(`\A[^/]+/[^/]+/(files|tasks|scripts|lib)/(?s:.+)\z`)
 
+// CheckStatic refuses with Denied what no version serves: paths outside of the
+// folders that modules serve.
+func CheckStatic(path string) error {
+	if !staticPath.MatchString(path) || hasDots(path) {
+		return fault.New(fault.Denied, "Request Denied: A /static_file_content request must be a file within the files, lib, scripts, or tasks directory of a module.")
+	}
+	return nil
+}
+
 // OpenStatic answers GET /puppet/v3/static_file_content/<path>: a file of this
 // version, named from the environment's folder. Faults are as puppetserver's:
 // Invalid without a path, Denied outside of the folders that modules serve.
@@ -23,8 +32,8 @@ func (v *Version) OpenStatic(ctx context.Context, path string) (*os.File, os.Fil
 	if path == "" {
 		return nil, nil, fault.New(fault.Invalid, "Error: A /static_file_content request requires an environment, a code-id, and a file-path")
 	}
-	if !staticPath.MatchString(path) || hasDots(path) {
-		return nil, nil, fault.New(fault.Denied, "Request Denied: A /static_file_content request must be a file within the files, lib, scripts, or tasks directory of a module.")
+	if err := CheckStatic(path); err != nil {
+		return nil, nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("opening %s: %w", path, err)
@@ -47,7 +56,7 @@ func (v *Version) OpenStatic(ctx context.Context, path string) (*os.File, os.Fil
 // StaticSum returns the SHA-256 of what OpenStatic would open, in hex, or "" when it
 // would open nothing.
 func (v *Version) StaticSum(path string) string {
-	if !staticPath.MatchString(path) || hasDots(path) {
+	if CheckStatic(path) != nil {
 		return ""
 	}
 	n := v.static(path)

@@ -58,6 +58,7 @@ func (a *API) Handler() http.Handler {
 		"GET /status/v1/simple":          a.simpleAll,
 		"GET /status/v1/simple/{name}":   a.simpleOne,
 		"GET /metrics":                   a.metrics,
+		"GET /metrics/v2":                a.jolokiaGet,
 		"GET /metrics/v2/{rest...}":      a.jolokiaGet,
 		"POST /metrics/v2/{rest...}":     a.jolokiaPost,
 		"/":                              a.notFound,
@@ -128,9 +129,22 @@ func (a *API) one(w http.ResponseWriter, r *http.Request) error {
 	if i < 0 {
 		return writeJSON(w, http.StatusNotFound, problem{"service-not-found", "No status information found for service " + name})
 	}
+	if v := r.URL.Query().Get("service_status_version"); v != "" && v != "1" {
+		return wrongVersion(w, name, v)
+	}
 	s := a.check(r.Context(), a.services[i], level, timeout)
 	s.ServiceName = name
 	return writeJSON(w, codeOf(s.State), s)
+}
+
+// wrongVersion answers a question for a status in a form that no service has: all have version 1.
+func wrongVersion(w http.ResponseWriter, name, version string) error {
+	if _, err := strconv.Atoi(version); err != nil {
+		return fault.New(fault.Invalid, "Invalid service_status_version. Should be an integer but was %s", version)
+	}
+	return writeJSON(w, http.StatusBadRequest, problem{
+		"service-status-version-not-found", "No status function with version " + version + " found for service " + name,
+	})
 }
 
 func (a *API) simpleAll(w http.ResponseWriter, r *http.Request) error {
@@ -178,11 +192,12 @@ const (
 )
 
 func detail(r *http.Request) (level string, timeout time.Duration, err error) {
-	level = r.URL.Query().Get("level")
-	switch level {
-	case "":
+	query := r.URL.Query()
+	level = query.Get("level")
+	switch {
+	case !query.Has("level"):
 		level = levelInfo
-	case levelCritical, levelInfo, levelDebug:
+	case slices.Contains([]string{levelCritical, levelInfo, levelDebug}, level):
 	default:
 		return "", 0, fault.New(fault.Invalid, "Invalid level: :%s", level)
 	}

@@ -28,7 +28,6 @@ var deviations = map[string]int{
 	"certificate_status/sign all":                        200,
 	"file_content/of a folder":                           404, // an empty file there
 	"file_content/static":                                404, // versioned code is not set up there
-	"file_content/static, of a manifest":                 404,
 	"filebucket/PUT with another sum than the content's": 400, // the sum is believed there
 	"environments/transports":                            404, // device transports are not served
 }

@@ -33,11 +33,12 @@ module Troupe
     end
 
     # Hostname and domain follow from the certname. What the server knows about
-    # the node from elsewhere is frozen like the rest of $trusted.
+    # the node from elsewhere is frozen like the rest of $trusted. A certname without
+    # authentication is what a service says that compiles for others (v4 catalogs).
     def trusted(request)
       data = request['trusted']
-      Puppet::Context::TrustedInformation.new(data['authenticated'], data['authenticated'] ? data['certname'] : nil,
-                                              data['extensions'], deep_freeze(data['external'] || {}))
+      Puppet::Context::TrustedInformation.new(data['authenticated'], data['certname'], data['extensions'],
+                                              deep_freeze(data['external'] || {}))
     end
 
     def deep_freeze(value)
