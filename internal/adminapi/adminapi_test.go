@@ -51,12 +51,12 @@ func (e *fixedEngine) Compile(_ context.Context, q engine.Request) (engine.Resul
 	return e.result, e.err
 }
 
-func serve(t *testing.T) *parts {
+func serve(t testing.TB) *parts {
 	t.Helper()
 	return serveCA(t, ca.EC256)
 }
 
-func serveCA(t *testing.T, key ca.KeyType) *parts {
+func serveCA(t testing.TB, key ca.KeyType) *parts {
 	t.Helper()
 	p := &parts{data: t.TempDir(), engine: &fixedEngine{}}
 	p.openParts(t, key)
@@ -84,7 +84,7 @@ func serveCA(t *testing.T, key ca.KeyType) *parts {
 	return p
 }
 
-func (p *parts) openParts(t *testing.T, key ca.KeyType) {
+func (p *parts) openParts(t testing.TB, key ca.KeyType) {
 	t.Helper()
 	var err error
 	if p.journal, err = journal.Open(filepath.Join(p.data, "journal"), journal.Options{}); err != nil {
@@ -109,7 +109,7 @@ func (p *parts) openParts(t *testing.T, key ca.KeyType) {
 }
 
 // run runs something until the test ends, and waits for its end.
-func (p *parts) run(t *testing.T, fn func(context.Context) error) {
+func (p *parts) run(t testing.TB, fn func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
@@ -122,7 +122,7 @@ func (p *parts) run(t *testing.T, fn func(context.Context) error) {
 }
 
 // dial waits until the member listens.
-func dial(t *testing.T, data string) *adminapi.Client {
+func dial(t testing.TB, data string) *adminapi.Client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -143,7 +143,7 @@ func dial(t *testing.T, data string) *adminapi.Client {
 }
 
 // raw sends a request that the client would never send.
-func (p *parts) raw(t *testing.T, method, path, body string) (int, string) {
+func (p *parts) raw(t testing.TB, method, path, body string) (int, string) {
 	t.Helper()
 	c := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,

@@ -1,9 +1,12 @@
 package ca
 
 import (
+	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"troupe/internal/fault"
@@ -101,6 +104,51 @@ func FuzzLists(f *testing.F) {
 		for _, l := range lists {
 			sortableNumber(l.Number)
 			foreignRevocations(l)
+		}
+	})
+}
+
+// A csr_attributes.yaml is the operator's, but the extensions that it gives go into a certificate.
+func FuzzCSRAttributes(f *testing.F) {
+	f.Add("custom_attributes:\n  challengePassword: x\nextension_requests:\n  pp_role: web\n  1.3.6.1.4.1.34380.1.2.1: 7\n")
+	f.Add("extension_requests: {pp_cli_auth: true}\n")
+	f.Add("---\n...\n--- &a\nextension_requests: *a\n")
+	path := filepath.Join(f.TempDir(), "csr_attributes.yaml")
+	f.Fuzz(func(t *testing.T, text string) {
+		writeText(t, path, 0o600, text)
+		extensions, err := LoadCSRAttributes(path)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), path) {
+				t.Errorf("%q is refused without the file's name: %v", text, err)
+			}
+			return
+		}
+		for name, value := range extensions {
+			if _, err := grantableOID(name); err != nil {
+				t.Errorf("%s=%q would be granted: %v", name, value, err)
+			}
+		}
+	})
+}
+
+// Whatever certificate x509 reads, ours can be described, folded and compared.
+func FuzzCertificate(f *testing.F) {
+	for _, name := range []string{"ca.pem", "leaf.pem"} {
+		block, _ := pem.Decode(realFile(f, name))
+		f.Add(block.Bytes)
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return
+		}
+		status, err := certificateStatus("x", cert).MarshalJSON()
+		if err != nil || !json.Valid(status) {
+			t.Errorf("its status is %q (%v)", status, err)
+		}
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		if _, err := newAuthorityFiles(text, nil, nil); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("without a key it is an authority, or refused without words: %v", err)
 		}
 	})
 }

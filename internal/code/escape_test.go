@@ -15,7 +15,7 @@ import (
 // This file tries to leave mounts.
 
 // escapeSite has one secret, beside everything that is served.
-func escapeSite(t *testing.T) *site {
+func escapeSite(t testing.TB) *site {
 	t.Helper()
 	s := newSite(t, map[string]string{
 		"secret/shadow":                                           "SECRET",

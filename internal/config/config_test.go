@@ -428,3 +428,20 @@ func FuzzPuppetConf(f *testing.F) {
 		}
 	})
 }
+
+// A mapping gives names to extensions that rules of auth.conf allow by.
+func FuzzOIDMapping(f *testing.F) {
+	f.Add([]byte("oid_mapping:\n  1.3.6.1.4.1.34380.1.2.1.1:\n    shortname: 'myshortname'\n    longname: 'My Long Name'\n"))
+	f.Add([]byte("oid_mapping: {1.2: {shortname: pp_role}, 1.2.3: ~}\n"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		mapping, err := ParseOIDMapping("mapping.yaml", src)
+		for oid, name := range mapping {
+			if strings.Trim(oid, "0123456789.") != "" || strings.TrimSpace(name) == "" {
+				t.Errorf("%q is named %q", oid, name)
+			}
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "mapping.yaml") {
+			t.Errorf("refused without the file's name: %v", err)
+		}
+	})
+}

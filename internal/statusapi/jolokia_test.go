@@ -21,7 +21,7 @@ const openToAll = `authorization: { version: 1, rules: [
 
 const jruby = "puppetserver:name=puppetlabs.puppet.example.test.jruby."
 
-func jolokiaHandler(t *testing.T) http.Handler {
+func jolokiaHandler(t testing.TB) http.Handler {
 	t.Helper()
 	rules, err := authz.Parse("auth.conf", []byte(openToAll))
 	if err != nil {

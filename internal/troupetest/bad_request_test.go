@@ -47,16 +47,26 @@ func TestBadRequestsAreAnsweredInTheirClientsShapeAndLoggedOnce(t *testing.T) {
 
 func badCode() []badRequest {
 	return []badRequest{
-		{name: "unknown environment, asked for files", request: get("", "", "/puppet/v3/file_metadatas/plugins?environment=nosuch&recurse=true", acceptJSON),
-			status: 404, body: `"message":"Not Found: Could not find environment 'nosuch'","issue_kind":"RUNTIME_ERROR"`, log: "Could not find environment 'nosuch'"},
-		{name: "syntax error", request: catalogOf(wellNode, "typo"),
-			status: 500, body: `Server Error: Could not parse for environment typo: Syntax error at '}' \(file: .*/typo/manifests/site.pp, line: 3, column: 1\) on node well`, log: "Syntax error at"},
-		{name: "class that does not exist", request: catalogOf(wellNode, "noclass"),
-			status: 500, body: `Could not find class ::no_such_class for well.example.test \(file: .*site.pp, line: 1, column: 1\)`, log: "no_such_class"},
-		{name: "type that does not exist", request: catalogOf(wellNode, "notype"),
-			status: 500, body: `Unknown resource type: 'no_such_type'`, log: "no_such_type"},
-		{name: "fail()", request: catalogOf(wellNode, "failing"),
-			status: 500, body: `Server Error: .*the author said no`, log: "the author said no"},
+		{
+			name: "unknown environment, asked for files", request: get("", "", "/puppet/v3/file_metadatas/plugins?environment=nosuch&recurse=true", acceptJSON),
+			status: 404, body: `"message":"Not Found: Could not find environment 'nosuch'","issue_kind":"RUNTIME_ERROR"`, log: "Could not find environment 'nosuch'",
+		},
+		{
+			name: "syntax error", request: catalogOf(wellNode, "typo"),
+			status: 500, body: `Server Error: Could not parse for environment typo: Syntax error at '}' \(file: .*/typo/manifests/site.pp, line: 3, column: 1\) on node well`, log: "Syntax error at",
+		},
+		{
+			name: "class that does not exist", request: catalogOf(wellNode, "noclass"),
+			status: 500, body: `Could not find class ::no_such_class for well.example.test \(file: .*site.pp, line: 1, column: 1\)`, log: "no_such_class",
+		},
+		{
+			name: "type that does not exist", request: catalogOf(wellNode, "notype"),
+			status: 500, body: `Unknown resource type: 'no_such_type'`, log: "no_such_type",
+		},
+		{
+			name: "fail()", request: catalogOf(wellNode, "failing"),
+			status: 500, body: `Server Error: .*the author said no`, log: "the author said no",
+		},
 	}
 }
 
@@ -75,15 +85,19 @@ func badBodies() []badRequest {
 		{name: "facts that are no JSON", request: send("", "", "PUT", own("facts"), `{"name":`, asJSON, acceptJSON), status: 400, body: `Bad Request: The request body is invalid`, log: "The request body is invalid"},
 		{name: "facts that are an array", request: send("", "", "PUT", own("facts"), `[]`, asJSON, acceptJSON), status: 400, body: `The request body is invalid`},
 		{name: "facts of deep nesting", request: send("", "", "PUT", own("facts"), facts[:len(facts)-1]+strings.Repeat("[", 1<<20), asJSON, acceptJSON), status: 400, body: `The request body is invalid`},
-		{name: "facts beyond the limit", request: send("", "", "PUT", own("facts"), facts+strings.Repeat("y", big)+`"}}`, asJSON, acceptJSON),
-			status: 413, body: `larger than ` + strconv.Itoa(32<<20) + ` bytes`},
+		{
+			name: "facts beyond the limit", request: send("", "", "PUT", own("facts"), facts+strings.Repeat("y", big)+`"}}`, asJSON, acceptJSON),
+			status: 413, body: `larger than ` + strconv.Itoa(32<<20) + ` bytes`,
+		},
 		{name: "report that is no JSON", request: send("", "", "PUT", own("report"), `{"host":`, asJSON, acceptJSON), status: 400, body: `Bad Request: The request body is invalid`, log: "The request body is invalid"},
 		{name: "report in YAML", request: send("", "", "PUT", own("report"), "--- !ruby/object:Puppet::Transaction::Report\n", "Content-Type: text/yaml", acceptJSON), status: 415, body: `Unsupported Media Type`, log: "doesn't correspond to a format"},
 		{name: "catalog form with broken facts", request: send("", "", "POST", own("catalog"), form(`{`), asForm, acceptRich), status: 500, body: `Server Error: Could not intern from json`, log: `Could not intern from json`},
 		{name: "catalog form with a broken escape", request: send("", "", "POST", own("catalog"), "facts=%zz", asForm, acceptRich), status: 400, body: `The form is invalid`},
 		{name: "v4 body that is no JSON", request: send("", "", "POST", "/puppet/v4/catalog", `{`, asJSON), status: 403, body: `Forbidden request: /puppet/v4/catalog`, log: "denied by rule"},
-		{name: "bucket file under another sum", request: send("", "", "PUT", "/puppet/v3/file_bucket_file/sha256/"+strings.Repeat("0", 64)+"?environment=production", "content", asBytes, "Accept: application/octet-stream"),
-			status: 400, body: `the content has sha256`, log: "the content has sha256"},
+		{
+			name: "bucket file under another sum", request: send("", "", "PUT", "/puppet/v3/file_bucket_file/sha256/"+strings.Repeat("0", 64)+"?environment=production", "content", asBytes, "Accept: application/octet-stream"),
+			status: 400, body: `the content has sha256`, log: "the content has sha256",
+		},
 		{name: "body that is not gzip", request: send("", "", "PUT", own("facts"), "not gzip", asJSON, acceptJSON, "Content-Encoding: gzip"), status: 400, body: `not what its Content-Encoding says|ends too early`},
 	}
 }
@@ -91,14 +105,22 @@ func badBodies() []badRequest {
 func badNames() []badRequest {
 	other := strings.ReplaceAll(own("facts"), wellNode, "other.example.test")
 	return []badRequest{
-		{name: "facts with another name in the body", request: send("", "", "PUT", own("facts"), `{"name":"other.example.test","values":{}}`, asJSON, acceptJSON),
-			status: 500, body: `Instance name \\"other.example.test\\" does not match requested key \\"well.example.test\\"`, log: "does not match requested key"},
-		{name: "facts of another node", request: send("", "", "PUT", other, `{"name":"other.example.test","values":{}}`, asJSON, acceptJSON),
-			status: 403, body: `^Forbidden request: /puppet/v3/facts/other.example.test \(method :put\)`, log: "denied by rule"},
-		{name: "report with another name in the body", request: send("", "", "PUT", own("report"), reportOf("other.example.test", "1").Body, asJSON, acceptJSON),
-			status: 500, body: `does not match requested key`},
-		{name: "catalog with the facts of another node", request: send("", "", "POST", own("catalog"), catalogForm("production", "other.example.test"), asForm, acceptRich),
-			status: 500, body: `fact definition for the wrong node`},
+		{
+			name: "facts with another name in the body", request: send("", "", "PUT", own("facts"), `{"name":"other.example.test","values":{}}`, asJSON, acceptJSON),
+			status: 500, body: `Instance name \\"other.example.test\\" does not match requested key \\"well.example.test\\"`, log: "does not match requested key",
+		},
+		{
+			name: "facts of another node", request: send("", "", "PUT", other, `{"name":"other.example.test","values":{}}`, asJSON, acceptJSON),
+			status: 403, body: `^Forbidden request: /puppet/v3/facts/other.example.test \(method :put\)`, log: "denied by rule",
+		},
+		{
+			name: "report with another name in the body", request: send("", "", "PUT", own("report"), reportOf("other.example.test", "1").Body, asJSON, acceptJSON),
+			status: 500, body: `does not match requested key`,
+		},
+		{
+			name: "catalog with the facts of another node", request: send("", "", "POST", own("catalog"), catalogForm("production", "other.example.test"), asForm, acceptRich),
+			status: 500, body: `fact definition for the wrong node`,
+		},
 		{name: "catalog of another node", request: catalogOf("other.example.test", "production"), status: 403, body: `Forbidden request`, log: "denied by rule"},
 		{name: "node by a wildcard", request: get("", "", "/puppet/v3/node/*?environment=production", acceptJSON), status: 403, body: `Forbidden request`, log: "denied by rule"},
 		{name: "environment by a path", request: get("", "", "/puppet/v3/node/"+wellNode+"?environment=..%2f..%2fetc", acceptJSON), status: 400, body: `must be purely alphanumeric`},

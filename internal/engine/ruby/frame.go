@@ -1,6 +1,7 @@
 package ruby
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -42,12 +43,29 @@ func readFrame(r io.Reader) (head, body []byte, err error) {
 	if n > maxFrame || m > maxFrame {
 		return nil, nil, fmt.Errorf("frame of %d and %d bytes is longer than %d", n, m, maxFrame)
 	}
-	head, body = make([]byte, n), make([]byte, m)
-	if _, err := io.ReadFull(r, head); err != nil {
+	if head, err = readPart(r, int(n)); err != nil {
 		return nil, nil, fmt.Errorf("reading the head of a frame: %w", err)
 	}
-	if _, err := io.ReadFull(r, body); err != nil {
+	if body, err = readPart(r, int(m)); err != nil {
 		return nil, nil, fmt.Errorf("reading the body of a frame: %w", err)
 	}
 	return head, body, nil
+}
+
+// trusted is how much is allocated on the word of a length alone; beyond that the
+// bytes must have come.
+const trusted = 16 << 20
+
+// readPart reads n bytes, and none more.
+func readPart(r io.Reader, n int) ([]byte, error) {
+	if n <= trusted {
+		part := make([]byte, n)
+		_, err := io.ReadFull(r, part)
+		return part, err
+	}
+	part := bytes.NewBuffer(make([]byte, 0, trusted))
+	if _, err := io.CopyN(part, r, int64(n)); err != nil {
+		return nil, err
+	}
+	return part.Bytes(), nil
 }
