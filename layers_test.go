@@ -67,7 +67,7 @@ func TestLayers(t *testing.T) {
 			}
 			return
 		}
-		if from == "." || strings.HasPrefix(from, "tools") || strings.HasPrefix(from, "bench") {
+		if from == "." || strings.HasPrefix(from, "tools") || strings.HasPrefix(from, "bench") || strings.HasPrefix(from, "parity") {
 			return
 		}
 		if rank[from] == 0 {

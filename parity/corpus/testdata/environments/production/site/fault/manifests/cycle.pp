@@ -1,0 +1,1 @@
+class fault::cycle inherits fault::cycle::other { include fault::cycle::other }

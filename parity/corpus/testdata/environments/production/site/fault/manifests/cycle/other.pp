@@ -1,0 +1,1 @@
+class fault::cycle::other inherits fault::cycle { }

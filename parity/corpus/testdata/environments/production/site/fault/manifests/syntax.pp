@@ -1,0 +1,3 @@
+class fault::syntax {
+  notify { 'a' message => 'no colon' }
+}

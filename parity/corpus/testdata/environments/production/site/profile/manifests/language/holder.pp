@@ -1,0 +1,3 @@
+define profile::language::holder (Any $value, Any $absent = undef, Any $list = []) {
+  notify { "holder ${title}": message => "${value}", noop => true }
+}

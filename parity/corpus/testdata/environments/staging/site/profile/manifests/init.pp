@@ -1,0 +1,1 @@
+class profile { notify { "profile of ${environment}": message => Sensitive('not rich') } }
