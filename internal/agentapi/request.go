@@ -1,6 +1,7 @@
 package agentapi
 
 import (
+	"bytes"
 	"compress/flate"
 	"compress/zlib"
 	"encoding/hex"
@@ -88,12 +89,16 @@ func (q *request) body(limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(r)
-	if err != nil {
+	var b bytes.Buffer
+	b.Grow(int(min(max(q.ContentLength, 0), trusted)) + bytes.MinRead)
+	if _, err := b.ReadFrom(r); err != nil {
 		return nil, bodyFault(err)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
+
+// trusted is up to where a Content-Length is believed before the bytes are there.
+const trusted = 4 << 20
 
 // bodyReader returns the body without its Content-Encoding. Reading more than
 // limit bytes, before or after decompression, fails with TooLarge.

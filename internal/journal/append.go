@@ -200,6 +200,11 @@ func (j *Journal) commit(ctx context.Context, batches []*batch) (err error) {
 		return fmt.Errorf("commit: %w", err)
 	}
 	j.heads = heads
+	for _, b := range batches {
+		for _, r := range b.recs {
+			j.tails[r.Stream].add(r)
+		}
+	}
 	j.watchDrift(ctx)
 	return nil
 }

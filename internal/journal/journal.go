@@ -110,7 +110,8 @@ type Journal struct {
 	heads map[Stream]head // of our own origin; nil after a failed commit: read them again
 	drift bool            // we said that the clock is ahead
 
-	failing string // the error of the last commit, of which we told; used only by the holder of turn
+	tails   map[Stream]*tail // of our own chains
+	failing string           // the error of the last commit, of which we told; used only by the holder of turn
 
 	changes *signal
 	metrics *metrics
@@ -140,6 +141,7 @@ func Open(dir string, o Options) (*Journal, error) {
 		scan:    make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 		clock:   &clock{now: now},
+		tails:   map[Stream]*tail{State: {}, Bulk: {}},
 		changes: newSignal(),
 		metrics: newMetrics(o.Registerer),
 	}

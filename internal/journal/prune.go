@@ -73,6 +73,9 @@ func (j *Journal) pruneSome(ctx context.Context, c chainRow, before Time) (remov
 	if err := tx.Commit(); err != nil {
 		return 0, err
 	}
+	if c.origin == j.origin {
+		j.tails[c.stream].forget(number)
+	}
 	return removed, nil
 }
 

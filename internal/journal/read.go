@@ -23,6 +23,11 @@ const (
 // A damaged record ends the answer. When it is the first, the error is a
 // [*DamageError], and the caller may go on after its Number.
 func (j *Journal) Read(ctx context.Context, o Origin, s Stream, after uint64, limit int) ([]Record, error) {
+	if t := j.tails[s]; t != nil && o == j.origin {
+		if recs := t.after(after, limit); len(recs) > 0 {
+			return recs, nil
+		}
+	}
 	rows, err := j.rows(ctx, o, s, after, min(limit, maxRead))
 	if sqlite.IsCorrupt(err) && len(rows) == 0 {
 		return nil, j.unreadable(ctx, o, s, after, err)

@@ -33,7 +33,11 @@ func joinParts(meta any, attached ...[]byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	var b []byte
+	size := len(head)
+	for _, p := range attached {
+		size += len(p)
+	}
+	b := make([]byte, 0, size+binary.MaxVarintLen64*(1+len(attached)))
 	for _, p := range append([][]byte{head}, attached...) {
 		b = binary.AppendUvarint(b, uint64(len(p)))
 		b = append(b, p...)
