@@ -1,12 +1,14 @@
 package classifier
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -53,6 +55,9 @@ func (p *pairs) set(key value, v []byte, replace bool) {
 
 // loadYAML reads the first document of src.
 func loadYAML(src []byte) (value, error) {
+	if err := checkCharacters(src); err != nil {
+		return value{}, err
+	}
 	f, err := parser.ParseBytes(src, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return value{}, errors.New(firstLine(err.Error()))
@@ -64,6 +69,23 @@ func loadYAML(src []byte) (value, error) {
 		}
 	}
 	return value{json: []byte("false"), kind: "FalseClass"}, nil
+}
+
+// checkCharacters refuses what libyaml's reader refuses, in its words.
+func checkCharacters(src []byte) error {
+	for line, text := range bytes.Split(src, []byte("\n")) {
+		for len(text) > 0 {
+			r, n := utf8.DecodeRune(text)
+			if r == utf8.RuneError && n == 1 {
+				return fmt.Errorf("invalid UTF-8 at line %d", line+1)
+			}
+			if r < ' ' && r != '\t' && r != '\r' || r >= 0x7f && r < 0xa0 && r != 0x85 || r == 0xfffe || r == 0xffff {
+				return fmt.Errorf("control characters are not allowed at line %d", line+1)
+			}
+			text = text[n:]
+		}
+	}
+	return nil
 }
 
 func firstLine(s string) string {

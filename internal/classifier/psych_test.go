@@ -55,6 +55,8 @@ func TestYAMLThatPsychRefusesIsRefused(t *testing.T) {
 		{"an alias of nothing", "a: *nobody", ""},
 		{"infinity", "a: .inf", "the number .inf cannot be sent as JSON"},
 		{"brackets that stay open", "a: [1", ""},
+		{"bytes that are no UTF-8", "a: 1\n\xff: 2\n", "invalid UTF-8 at line 2"},
+		{"control characters", "a: b\x07", "control characters are not allowed at line 1"},
 		{"bombs", bomb(), errYAMLTooLarge.Error()},
 		{"nesting without end", strings.Repeat("[", 200) + strings.Repeat("]", 200), "nesting is deeper than 100"},
 	}
