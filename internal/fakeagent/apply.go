@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/http"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func (r *run) apply(ctx context.Context, cat *catalog) applied {
 			done.failed++
 			r.fail(res.Type+"["+res.Title+"]", err)
 		}
-		if changed {
+		if changed = changed || err == nil && done.changed < r.agent.o.Changes; changed {
 			done.changed++
 		}
 		done.total++
@@ -77,12 +78,19 @@ func (r *run) applyOther(res resource) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("encode parameters: %w", err)
 	}
-	key := res.Type + "[" + res.Title + "]"
-	if r.agent.state.resources[key] == string(parameters) {
+	key, now := digest([]byte(res.Type+"["+res.Title+"]")), digest(parameters)
+	if r.agent.state.resources[key] == now {
 		return false, nil
 	}
-	r.agent.state.resources[key] = string(parameters)
+	r.agent.state.resources[key] = now
 	return true, nil
+}
+
+// digest stands for a text that would fill the memory if thousands of nodes kept it.
+func digest(text []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write(text) // never fails
+	return h.Sum64()
 }
 
 // applySource uses the first source that the server has.

@@ -104,7 +104,7 @@ func (r *run) facts() []byte {
 	now := time.Now().UTC()
 	const layout = "2006-01-02T15:04:05.000000000+00:00"
 	name, _ := json.Marshal(r.agent.certname) // a string always marshals
-	body := `{"name":` + string(name) + `,"values":` + string(r.agent.o.Facts) +
+	body := `{"name":` + string(name) + `,"values":` + string(r.values) +
 		`,"timestamp":"` + now.Format(layout) + `","expiration":"` + now.Add(30*time.Minute).Format(layout) + `"}`
 	return []byte(body)
 }

@@ -83,6 +83,7 @@ var ErrClosedEarly = errors.New("attempt to read body out of block")
 // do sends r and obeys redirects and Retry-After. Content of a 2xx answer goes to sink if there is one.
 func (c *client) do(ctx context.Context, address string, t *trust, r request, sink io.Writer) (response, error) {
 	for retries, redirects := 0, 0; ; {
+		r.retries = retries
 		answer, err := c.attempt(ctx, address, t, r, sink)
 		if err != nil {
 			return response{}, err
@@ -139,7 +140,7 @@ func (c *client) attempt(ctx context.Context, address string, t *trust, r reques
 
 func (c *client) exchange(ctx context.Context, address string, t *trust, r request, sink io.Writer) (response, error) {
 	start := time.Now()
-	noted := Request{Kind: r.kind, Method: r.method, Target: r.target, Start: start, Sent: len(r.body)}
+	noted := Request{Kind: r.kind, Method: r.method, Target: r.target, Start: start, Sent: len(r.body), Retries: r.retries}
 	answer, err := func() (response, error) {
 		conn, err := c.borrow(ctx, address, t)
 		if err != nil {

@@ -87,6 +87,7 @@ type request struct {
 	body    []byte
 
 	ifModifiedSince time.Time
+	retries         int  // answers with Retry-After that it has had
 	closes          bool // 5.x closes each connection to the CA
 	bare            bool // 5.x fetches file content with Ruby's own headers only
 }

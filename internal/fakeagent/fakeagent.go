@@ -29,6 +29,7 @@ type Options struct {
 	ServerName  string            // name that the server's certificate must carry; "" means the host of the address
 	Environment string            // what the node's puppet.conf asks for; "" means production
 	Facts       json.RawMessage   // object of facts; nil means a handful
+	MakeFacts   func() []byte     // makes Facts anew for each run, where thousands of nodes would not fit into memory
 	Extensions  map[string]string // of the certificate request, by dotted OID
 	Key         crypto.Signer     // nil lets the agent make an EC key, as with key_type=ec
 
@@ -43,6 +44,8 @@ type Options struct {
 	RefreshBundles bool          // the intervals of CA bundle and CRL have passed: refresh them in each run
 	RenewWithin    time.Duration // remaining life in which the certificate is renewed; 0 means the generation's default
 	ResubmitFacts  bool          // PUT facts at the end of the run
+	FreshPlugins   bool          // forget the plugins before each run, as a node does that is set up anew each time
+	Changes        int           // resources that count as changed in each run, as on a node that drifts
 
 	// Dial opens connections; nil dials TCP. Tests cut and delay traffic here.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -64,10 +67,10 @@ type Agent struct {
 type state struct {
 	ranBefore   bool              // last_run_summary.yaml exists
 	environment string            // of the last run, if the server decided it
-	plugins     map[string]string // path below the plugin folder: checksum
+	plugins     map[string]string // path below the plugin folder: checksum; replaced, never changed: nodes share it
 	files       map[string]managed
-	resources   map[string]string // title of any other resource: its parameters
-	cached      *catalog          // the last catalog that was applied
+	resources   map[uint64]uint64 // hash of the title of any other resource: hash of its parameters
+	cached      *catalog          // the last catalog that was applied, if the agent may use it
 }
 
 // New returns an agent that has never run. The address is host:port of its server.
@@ -85,7 +88,7 @@ func New(certname, address string, o Options) (*Agent, error) {
 	}
 	o.fill(host, d)
 	return &Agent{certname: certname, server: address, dialect: d, o: o, state: state{
-		plugins: map[string]string{}, files: map[string]managed{}, resources: map[string]string{},
+		plugins: map[string]string{}, files: map[string]managed{}, resources: map[uint64]uint64{},
 	}}, nil
 }
 
@@ -126,6 +129,15 @@ func (a *Agent) Identity() Identity { return a.identity }
 
 // SetIdentity gives the node what another one had, for example to start a fleet whose certificates exist already.
 func (a *Agent) SetIdentity(id Identity) { a.identity = id }
+
+// Adopt gives the node the trust anchors, the revocation lists and the plugins of another one, as if both had been set
+// up from the same image. Neither may be running.
+func (a *Agent) Adopt(from *Agent) {
+	id := from.identity
+	a.identity.CA, a.identity.CRLs = id.CA, id.CRLs
+	a.identity.CAUpdated, a.identity.CRLUpdated = id.CAUpdated, id.CRLUpdated
+	a.state.plugins = from.state.plugins
+}
 
 // newUUID makes a random identifier as Ruby's SecureRandom.uuid does.
 func newUUID() string {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -90,12 +91,13 @@ func (r *run) syncMount(ctx context.Context, mount string) error {
 	if err != nil {
 		return err
 	}
+	have, owned := r.agent.state.plugins, false
 	for _, m := range found {
 		if m.Type != "file" {
 			continue
 		}
 		key := mount + "/" + m.RelativePath
-		old, known := r.agent.state.plugins[key]
+		old, known := have[key]
 		if old == m.Checksum.Value {
 			continue
 		}
@@ -103,7 +105,11 @@ func (r *run) syncMount(ctx context.Context, mount string) error {
 		if _, err := r.fetch(ctx, from, m, known, nil); err != nil {
 			return err
 		}
-		r.agent.state.plugins[key] = m.Checksum.Value
+		if !owned { // other nodes may share the map
+			have, owned = maps.Clone(have), true
+			r.agent.state.plugins = have
+		}
+		have[key] = m.Checksum.Value
 	}
 	return nil
 }

@@ -1,126 +1,139 @@
 package fakeagent
 
-// This file runs many agents at once and sums up what they met.
+// This file runs many agents, once or for a while.
 
 import (
 	"context"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 )
 
-// Fleet is a number of nodes that run at about the same time.
+// Fleet is a number of nodes and the times at which they run. There are three ways: once (Duration is 0); again and
+// again at an interval, as nodes do (Duration and Interval); and as fast as AtOnce of them can (Duration alone), which
+// measures capacity.
 type Fleet struct {
-	Agents []*Agent
-	Splay  time.Duration // each agent starts at a random moment of it; 0 is the herd: all at once
-	AtOnce int           // agents that run at the same time at most; 0 means all
+	Agents   []*Agent
+	Splay    time.Duration // a single run starts at a random moment of it; 0 is the herd: all at once
+	Duration time.Duration // runs begin for so long; 0 means that each agent runs once
+	Interval time.Duration // between the beginnings of two runs of an agent, each with a phase of its own
+	AtOnce   int           // agents that run at the same time at most; 0 means all, or 8 if they run as fast as they can
+
+	Observe  func(RunResult, error) // called after each run, by many goroutines at once
+	Progress func(FleetResult)      // called every second by one goroutine
 }
 
-// FleetResult sums up one run of every agent.
-type FleetResult struct {
-	Runs, Failed, Cached, Unreported int
-	Took                             time.Duration
-	Run                              Latency            // of whole runs
-	Kinds                            map[string]Latency // of the requests of each kind
-	Problems                         map[string]int     // the first failure of each run, at most maxProblems different ones
-}
-
-// Latency is the distribution of some durations.
-type Latency struct {
-	Count              int
-	P50, P90, P99, Max time.Duration
-}
-
-// maxProblems bounds the different texts that a FleetResult keeps.
-const maxProblems = 50
-
-// Run lets every agent run once and waits for all of them. A cut context ends the runs that are under way.
+// Run lets the agents run and waits for all of them. A cut context ends the runs that are under way.
 func (f *Fleet) Run(ctx context.Context) FleetResult {
-	atOnce := f.AtOnce
-	if atOnce <= 0 {
-		atOnce = max(len(f.Agents), 1)
+	t := newTally(time.Now(), f.Observe)
+	var watch sync.WaitGroup
+	watched, stop := context.WithCancel(ctx)
+	if f.Progress != nil {
+		watch.Go(func() { f.watch(watched, t) })
 	}
-	slots := make(chan struct{}, atOnce)
-	sum := newSummary()
-	start := time.Now()
 
+	switch {
+	case f.Duration == 0:
+		f.once(ctx, t)
+	case f.Interval > 0:
+		f.repeat(ctx, t)
+	default:
+		f.race(ctx, t)
+	}
+	stop()
+	watch.Wait()
+	return t.result()
+}
+
+func (f *Fleet) watch(ctx context.Context, t *tally) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			f.Progress(t.result())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// slots bounds how many agents run at the same time.
+func (f *Fleet) slots(otherwise int) chan struct{} {
+	n := f.AtOnce
+	if n <= 0 {
+		n = max(otherwise, 1)
+	}
+	return make(chan struct{}, n)
+}
+
+func (f *Fleet) once(ctx context.Context, t *tally) {
+	slots := f.slots(len(f.Agents))
 	var wg sync.WaitGroup
 	for _, a := range f.Agents {
 		wg.Go(func() {
 			if f.Splay > 0 && sleep(ctx, rand.N(f.Splay)) != nil { //nolint:gosec // spread, not secrecy
 				return
 			}
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-			defer func() { <-slots }()
-			sum.add(a.Run(ctx))
+			f.runInTurn(ctx, a, slots, t)
 		})
 	}
 	wg.Wait()
-	return sum.result(time.Since(start))
 }
 
-// summary collects durations of a bounded number of kinds.
-type summary struct {
-	mu       sync.Mutex
-	r        FleetResult
-	runs     []time.Duration
-	requests map[string][]time.Duration
+// repeat gives each agent a random phase of the interval, which it keeps. An agent that still runs when its time has
+// come misses it, as the lock file of a real one makes sure.
+func (f *Fleet) repeat(ctx context.Context, t *tally) {
+	slots := f.slots(len(f.Agents))
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for _, a := range f.Agents {
+		wg.Go(func() {
+			phase := rand.N(f.Interval) //nolint:gosec // spread, not secrecy
+			for due := phase; due < f.Duration; due += f.Interval {
+				late := time.Since(begin) - due
+				if late > f.Interval {
+					t.miss()
+					continue
+				}
+				if late < 0 && sleep(ctx, -late) != nil {
+					return
+				}
+				f.runInTurn(ctx, a, slots, t)
+			}
+		})
+	}
+	wg.Wait()
 }
 
-func newSummary() *summary {
-	return &summary{r: FleetResult{Problems: map[string]int{}}, requests: map[string][]time.Duration{}}
+// race keeps a number of agents running: who has run goes to the end of the line.
+func (f *Fleet) race(ctx context.Context, t *tally) {
+	slots := f.slots(8)
+	line := make(chan *Agent, len(f.Agents))
+	for _, a := range f.Agents {
+		line <- a
+	}
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for range min(cap(slots), len(f.Agents)) {
+		wg.Go(func() {
+			for ctx.Err() == nil && time.Since(begin) < f.Duration {
+				a := <-line
+				f.runInTurn(ctx, a, slots, t)
+				line <- a
+			}
+		})
+	}
+	wg.Wait()
 }
 
-func (s *summary) add(r RunResult, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	s.r.Runs++
-	if err != nil || r.Status == "failed" {
-		s.r.Failed++
+func (f *Fleet) runInTurn(ctx context.Context, a *Agent, slots chan struct{}, t *tally) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return
 	}
-	if r.CachedCatalog {
-		s.r.Cached++
-	}
-	if !r.ReportSent {
-		s.r.Unreported++
-	}
-	problem := ""
-	if len(r.Failures) > 0 {
-		problem = r.Failures[0]
-	} else if err != nil {
-		problem = err.Error()
-	}
-	if _, known := s.r.Problems[problem]; problem != "" && (known || len(s.r.Problems) < maxProblems) {
-		s.r.Problems[problem]++
-	}
-	s.runs = append(s.runs, r.Took)
-	for _, q := range r.Requests {
-		s.requests[q.Kind] = append(s.requests[q.Kind], q.Took)
-	}
-}
-
-func (s *summary) result(took time.Duration) FleetResult {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	s.r.Took, s.r.Run, s.r.Kinds = took, latency(s.runs), map[string]Latency{}
-	for kind, took := range s.requests {
-		s.r.Kinds[kind] = latency(took)
-	}
-	return s.r
-}
-
-func latency(all []time.Duration) Latency {
-	if len(all) == 0 {
-		return Latency{}
-	}
-	slices.Sort(all)
-	at := func(percent int) time.Duration { return all[(len(all)-1)*percent/100] }
-	return Latency{Count: len(all), P50: at(50), P90: at(90), P99: at(99), Max: all[len(all)-1]}
+	defer func() { <-slots }()
+	t.begin()
+	t.end(a.Run(ctx))
 }

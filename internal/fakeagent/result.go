@@ -10,6 +10,7 @@ type Request struct {
 	Method     string
 	Target     string
 	Connection int // counts from 1 in each run
+	Retries    int // how often the server has asked to come back before this attempt
 	Status     int // 0 if there was no answer
 	Start      time.Time
 	Took       time.Duration

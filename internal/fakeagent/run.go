@@ -26,17 +26,38 @@ type run struct {
 	uuid        string
 	begin       time.Time
 	environment string
+	values      []byte // of the facts
 	result      RunResult
 	log         []reportLog
+}
+
+// Enroll does what `puppet ssl bootstrap` does: the part of a run that ends with a certificate.
+func (a *Agent) Enroll(ctx context.Context) error {
+	r := a.newRun()
+	defer r.client.close()
+	_, err := r.bootstrap(ctx)
+	return err
+}
+
+func (a *Agent) newRun() *run {
+	r := &run{agent: a, uuid: newUUID(), begin: time.Now(), environment: a.o.Environment}
+	r.client = &client{dialect: a.dialect, o: a.o, record: func(q Request) { r.result.Requests = append(r.result.Requests, q) }}
+	r.result = RunResult{Certname: a.certname, TransactionUUID: r.uuid, Status: "failed"}
+	r.values = a.o.Facts
+	return r
 }
 
 // Run does what `puppet agent --onetime` does: a certificate if there is none, plugins, catalog, files, report. It
 // returns an error where that command would end without having applied a catalog.
 func (a *Agent) Run(ctx context.Context) (RunResult, error) {
-	r := &run{agent: a, uuid: newUUID(), begin: time.Now(), environment: a.o.Environment}
-	r.client = &client{dialect: a.dialect, o: a.o, record: func(q Request) { r.result.Requests = append(r.result.Requests, q) }}
+	r := a.newRun()
 	defer r.client.close()
-	r.result = RunResult{Certname: a.certname, TransactionUUID: r.uuid, Status: "failed"}
+	if a.o.MakeFacts != nil {
+		r.values = a.o.MakeFacts()
+	}
+	if a.o.FreshPlugins {
+		a.state.plugins = map[string]string{}
+	}
 
 	err := r.do(ctx)
 	r.result.Environment, r.result.Connections, r.result.Took = r.environment, r.client.opened, time.Since(r.begin)
@@ -59,7 +80,9 @@ func (r *run) do(ctx context.Context) error {
 		done = r.apply(ctx, cat)
 		r.result.Resources, r.result.Changed, r.result.Failed = done.total, done.changed, done.failed
 		r.result.Status = done.status()
-		r.agent.state.cached = cat
+		if !r.agent.o.NoCacheOnFail {
+			r.agent.state.cached = cat
+		}
 	} else {
 		r.fail("could not retrieve catalog; skipping run", err)
 	}
