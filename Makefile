@@ -21,6 +21,11 @@ long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real serv
 	@sh tools/packages.sh puppetserver
 	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
 
+parity: packages ## every catalog of the corpus beside Puppet Server 7.9.5 and 8.7.0 (an hour)
+	@sh tools/packages.sh puppetserver puppetdb puppet-terminus-puppetdb postgresql $$(cat parity/corpus/packages.txt)
+	@sh tools/chroots/make.sh trixie-server
+	go test -tags=parity -count=1 -timeout=180m -v ./parity
+
 fuzz: ## every fuzz target for a minute
 	@sh tools/fuzz.sh 60s
 
@@ -48,4 +53,4 @@ chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
 chroots-all:
 	@sh tools/chroots/make.sh bullseye trixie forky
 
-.PHONY: help build demo test long fuzz bench check fmt dead packages chroots chroots-all
+.PHONY: help build demo test long parity fuzz bench check fmt dead packages chroots chroots-all

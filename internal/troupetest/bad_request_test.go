@@ -146,7 +146,6 @@ func badPaths() []badRequest {
 		missing("backslashes", `modules/..%5c..%5cetc%5cpasswd`, "Could not find file_content"),
 		missing("escaped twice", "modules/%252e%252e/%252e%252e/etc/passwd", "Could not find file_content"),
 		missing("a very long path", "modules/site/"+strings.Repeat("x/", 30_000), "Could not find file_content"),
-		{name: "a path beyond the header's limit", request: files("modules/" + strings.Repeat("x", 300<<10)), status: http.StatusRequestHeaderFieldsTooLarge, body: "", log: "header"},
 		{name: "bucket key with dots", request: get("", "", "/puppet/v3/file_bucket_file/sha256/%2e%2e/%2e%2e/etc?environment=production", "Accept: application/octet-stream"), status: 400, body: "Invalid relative path", log: "file_bucket_file"},
 	}
 }

@@ -6,6 +6,7 @@ package troupetest
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,9 +26,10 @@ const wellNode = "well.example.test"
 type afflicted struct {
 	*Server
 
-	node *http.Client // with the certificate of wellNode
-	pair tls.Certificate
-	read int // bytes of the log that were judged
+	node  *http.Client // with the certificate of wellNode
+	pair  tls.Certificate
+	roots *x509.CertPool
+	read  int // bytes of the log that were judged
 }
 
 // afflict starts a member that logs JSON. Its configuration may follow.
@@ -36,7 +38,7 @@ func afflict(t *testing.T, o ServerOptions) *afflicted {
 	o.Config = "log: {format: json}\n" + o.Config
 	m := &afflicted{Server: StartServer(t, o)}
 	m.pair = m.Generate(wellNode)
-	m.node = m.Client(m.pair)
+	m.node, m.roots = m.Client(m.pair), m.Bundle()
 	m.forget(t)
 	return m
 }

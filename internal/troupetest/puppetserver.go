@@ -1,15 +1,15 @@
 package troupetest
 
-// This file runs the real Puppet Server of Debian 12, as a peer to record and to exchange CA folders with.
+// This file runs the real Puppet Server, as a peer to compare with, to record and to exchange CA folders with.
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,11 +20,13 @@ import (
 
 const debianServerConf = "/etc/puppet/puppetserver"
 
-// PuppetServer is a real puppetserver 7.9.5 on the loopback address, with folders of its own. It runs as user puppet.
+// PuppetServer is a real puppetserver on the loopback address, with folders of its own: 7.9.5 of Debian 12, or 8.7.0 in
+// a chroot. It runs as user puppet.
 type PuppetServer struct {
 	Dir  string // holds puppet/puppet.conf, code/, ca/, ssl/, log/
 	Addr string // address:port
 
+	root string // of the chroot that it runs in; "" means none
 	proc *process
 }
 
@@ -37,6 +39,11 @@ type PuppetServerOptions struct {
 	Autosign     bool              // sign every request
 	Conf         map[string]string // further text appended to conf.d files, by file name
 	Settings     []string          // further lines of the [server] section of puppet.conf
+	PuppetDB     string            // URL of a PuppetDB that exported resources are stored in; "" means that they are not
+
+	Chroot  string                         // name of the chroot to run in, such as trixie-server; "" means this machine
+	Visible []string                       // with Chroot: folders of the machine that it can see
+	Rewrite func(name, text string) string // changes a conf.d file, called last
 }
 
 // StartPuppetServer starts the server and waits until it answers: 25 to 60 seconds on two cores.
@@ -47,8 +54,11 @@ func StartPuppetServer(t *testing.T, o PuppetServerOptions) *PuppetServer {
 	}
 
 	s := &PuppetServer{Dir: TempDir(t), Addr: freeAddress(t)}
+	if o.Chroot != "" {
+		s.root = chrootFolder(o.Chroot)
+	}
 	s.writeFolders(t, o)
-	s.start(t)
+	s.start(t, o)
 	return s
 }
 
@@ -99,24 +109,31 @@ func (s *PuppetServer) writeFolders(t *testing.T, o PuppetServerOptions) {
 		"0.0.0.0", "127.0.0.1", "8140", port, "#max-active-instances: 1", "max-active-instances: 1",
 	)
 	for _, name := range []string{"auth", "ca", "global", "metrics", "puppetserver", "web-routes", "webserver"} {
-		text := readFile(t, filepath.Join(debianServerConf, "conf.d", name+".conf"))
-		writeFile(t, filepath.Join(s.Dir, "conf.d", name+".conf"), own.Replace(text)+o.Conf[name+".conf"])
+		text := own.Replace(readFile(t, filepath.Join(s.root, debianServerConf, "conf.d", name+".conf"))) + o.Conf[name+".conf"]
+		if o.Rewrite != nil {
+			text = o.Rewrite(name+".conf", text)
+		}
+		writeFile(t, filepath.Join(s.Dir, "conf.d", name+".conf"), text)
 	}
 	for _, name := range []string{"logback.xml", "request-logging.xml"} {
-		writeFile(t, filepath.Join(s.Dir, name), own.Replace(readFile(t, filepath.Join(debianServerConf, name))))
+		writeFile(t, filepath.Join(s.Dir, name), own.Replace(readFile(t, filepath.Join(s.root, debianServerConf, name))))
 	}
 
 	writeFile(t, filepath.Join(s.Dir, "puppet", "puppet.conf"), strings.Join(append([]string{
 		"[main]", "server = localhost", "serverport = " + port, "ssldir = " + s.SSL(), "cadir = " + s.CA(),
 		"[server]", "certname = " + o.Certname, "dns_alt_names = puppet,localhost",
-		"codedir = " + s.Dir + "/code", "environment_timeout = 0", "storeconfigs = false", "reports = store",
+		"codedir = " + s.Dir + "/code", "environment_timeout = 0", "storeconfigs = " + strconv.FormatBool(o.PuppetDB != ""), "reports = store",
 		"autosign = " + strconv.FormatBool(o.Autosign),
 	}, o.Settings...), "\n")+"\n")
+	if o.PuppetDB != "" {
+		writeTerminus(t, filepath.Join(s.Dir, "puppet"), o.PuppetDB)
+	}
 	writeFile(t, filepath.Join(s.Dir, "run", "restart"), "0")
-	run(t, exec.CommandContext(t.Context(), "chown", "-R", "puppet:puppet", s.Dir))
+	owner := userOf(t, s.root, "puppet", "puppetserver")
+	run(t, exec.CommandContext(t.Context(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), s.Dir))
 }
 
-func (s *PuppetServer) start(t *testing.T) {
+func (s *PuppetServer) start(t *testing.T, o PuppetServerOptions) {
 	t.Helper()
 	// The java line of Debian's unit file.
 	cmd := exec.Command("/usr/bin/java", "-Xms512m", "-Xmx1g",
@@ -125,7 +142,12 @@ func (s *PuppetServer) start(t *testing.T) {
 		"--config", filepath.Join(s.Dir, "conf.d"), "--bootstrap-config", debianServerConf+"/services.d",
 		"--restart-file", filepath.Join(s.Dir, "run", "restart"))
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: puppetUser(t)}
+	owner := userOf(t, s.root, "puppet", "puppetserver")
+	if s.root == "" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
+	} else {
+		cmd = enter(t, o.Chroot, owner, append([]string{s.Dir}, o.Visible...), cmd.Args)
+	}
 	s.proc = startProcess(t, "puppetserver", filepath.Join(s.Dir, "log", "console.log"), cmd)
 
 	client := &http.Client{
@@ -133,7 +155,7 @@ func (s *PuppetServer) start(t *testing.T) {
 		// Readiness only: the test does not know the CA yet.
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
 	}
-	Eventually(t, 3*time.Minute, "puppetserver answers /status/v1/simple", func() bool {
+	Eventually(t, javaStartLimit, "puppetserver answers /status/v1/simple", func() bool {
 		if s.proc.ended() {
 			t.Fatalf("puppetserver ended: %v", s.proc.err)
 		}
@@ -147,22 +169,29 @@ func (s *PuppetServer) start(t *testing.T) {
 	})
 }
 
-// puppetUser is the user that Debian's package makes for the server.
-func puppetUser(t *testing.T) *syscall.Credential {
+// javaStartLimit is how long a server on the JVM may take until it serves, on a machine that does other things as well.
+const javaStartLimit = 15 * time.Minute
+
+// userOf is the user that a package makes for its server, on this machine or, with a root, in a chroot.
+func userOf(t *testing.T, root, name, pkg string) *syscall.Credential {
 	t.Helper()
-	u, err := user.Lookup("puppet")
-	if err != nil {
-		t.Fatalf("%v: install the package puppetserver (tools/packages.sh puppetserver)", err)
+	for line := range strings.Lines(readFile(t, filepath.Join("/", root, "etc", "passwd"))) {
+		field := strings.Split(line, ":")
+		if field[0] != name || len(field) < 4 {
+			continue
+		}
+		uid, err := strconv.ParseUint(field[2], 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gid, err := strconv.ParseUint(field[3], 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	t.Fatalf("there is no user %s: install the package %s (tools/packages.sh %s)", name, pkg, pkg)
+	return nil
 }
 
 // freeAddress returns a loopback address that nobody listens on. Another process could take it before its user does;

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -70,6 +71,7 @@ type ServerOptions struct {
 	Data         string // an existing data folder; "" makes a new one
 	Config       string // text of the YAML file
 	Autosign     bool   // sign every request
+	Files        int    // the limit of open files; 0 means the machine's
 }
 
 // Server is one member. Its certificate is valid for localhost.
@@ -79,9 +81,10 @@ type Server struct {
 	Certname     string
 	Addr         string // address:port; stays the same over restarts
 
-	t    *testing.T
-	args []string
-	proc *process
+	t     *testing.T
+	args  []string
+	files int
+	proc  *process
 }
 
 // startLimit is how long a member may take until it serves. Several start at once on two cores.
@@ -90,7 +93,7 @@ const startLimit = time.Minute
 // StartServer starts a member and waits until it serves.
 func StartServer(t *testing.T, o ServerOptions) *Server {
 	t.Helper()
-	s := &Server{t: t, Data: o.Data, Certname: o.Certname, Addr: "127.0.0.1:0"}
+	s := &Server{t: t, Data: o.Data, Certname: o.Certname, Addr: "127.0.0.1:0", files: o.Files}
 	if s.Certname == "" {
 		s.Certname = "puppet.example.test"
 	}
@@ -126,7 +129,11 @@ func (s *Server) Start() {
 	}
 	args := append([]string{"server", "--data", s.Data, "--listen", s.Addr}, s.args...)
 	log := filepath.Join(filepath.Dir(s.Environments), "server.log")
-	s.proc = startProcess(s.t, "troupe", log, exec.Command(Binary(s.t), args...))
+	command := append([]string{Binary(s.t)}, args...)
+	if s.files > 0 {
+		command = append([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", s.files, s.files)}, command...)
+	}
+	s.proc = startProcess(s.t, "troupe", log, exec.Command(command[0], command[1:]...))
 	Eventually(s.t, startLimit, "troupe writes its address", func() bool {
 		if s.proc.ended() {
 			s.t.Fatalf("troupe ended while it started: %v", s.proc.err)
