@@ -274,7 +274,10 @@ func TestExportedResourcesAreStoredWithTheCatalog(t *testing.T) {
 func TestAServiceCompilesForOthersByV4(t *testing.T) {
 	s := newSite(t, siteOptions{})
 	s.engine.compile = func(engine.Request) (engine.Result, error) {
-		return engine.Result{Catalog: []byte(`{"name":"n1"}`), Logs: []engine.Log{{Level: "notice", Message: "hello"}}}, nil
+		return engine.Result{Catalog: []byte(`{"name":"n1"}`), Logs: []engine.Log{
+			{Level: "warning", Message: "hello", Source: "Puppet", Tags: []string{"warning"}},
+			{Level: "notice", Message: "Compiled catalog for n2 in environment production in 0.01 seconds", Source: "Puppet", Tags: []string{"notice"}},
+		}}, nil
 	}
 	post := func(body string) ask {
 		return ask{as: "puppet.example.test", method: http.MethodPost, target: "/puppet/v4/catalog", body: body}
@@ -300,8 +303,8 @@ func TestAServiceCompilesForOthersByV4(t *testing.T) {
 		t.Errorf("the catalog was not stored: %v", err)
 	}
 
-	s.want(post(`{"certname":"n2","persistence":{"facts":false,"catalog":false},"environment":"production","options":{"capture_logs":true}}`),
-		http.StatusOK, `{"catalog":{"name":"n1"},"logs":[{"level":"notice","message":"hello","source":"","time":"0001-01-01T00:00:00Z"}]}`)
+	s.want(post(`{"certname":"n2","persistence":{"facts":false,"catalog":false},"environment":"production","options":{"capture_logs":true,"log_level":"warning"}}`),
+		http.StatusOK, `{"catalog":{"name":"n1"},"logs":[{"level":"warning","message":"hello","source":"Puppet","tags":["warning"],"time":"0001-01-01T00:00:00Z","file":null,"line":null}]}`)
 	if _, _, err := s.db.Catalog(t.Context(), "n2"); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("a catalog was stored against the request's wish (%v)", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"troupe/internal/classifier"
 	"troupe/internal/code"
@@ -94,7 +95,7 @@ func (a *API) postCatalogV4(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	return writeCatalogV4(w, q, v4, result)
+	return writeCatalogV4(w, q, v4, version.Environment, result)
 }
 
 // parseCatalogV4 reads the body and says what is missing in the words of the
@@ -123,7 +124,9 @@ func parseCatalogV4(body []byte) (*catalogV4, error) {
 		return nil, badRequest("Invalid input: {%s}", strings.Join(missing, ", "))
 	}
 	switch v4.Options.LogLevel {
-	case "", "debug", "info", "warning", "err":
+	case "":
+		v4.Options.LogLevel = "info" // as the real server's process
+	case "debug", "info", "warning", "err":
 	default:
 		return nil, badRequest("Invalid input: log_level %q is none of debug, info, warning, err", v4.Options.LogLevel)
 	}
@@ -219,7 +222,7 @@ func (a *API) nodeV4(ctx context.Context, v4 *catalogV4) (classifier.Node, *code
 	return node, version, err
 }
 
-func writeCatalogV4(w http.ResponseWriter, q *request, v4 *catalogV4, result engine.Result) error {
+func writeCatalogV4(w http.ResponseWriter, q *request, v4 *catalogV4, env puppet.Environment, result engine.Result) error {
 	catalog := result.Catalog
 	if result.PSON {
 		var err error
@@ -229,15 +232,45 @@ func writeCatalogV4(w http.ResponseWriter, q *request, v4 *catalogV4, result eng
 	}
 	body := append([]byte(`{"catalog":`), catalog...)
 	if v4.Options.CaptureLogs {
-		logs := result.Logs
-		if logs == nil {
-			logs = []engine.Log{}
-		}
-		text, err := json.Marshal(logs)
+		text, err := json.Marshal(v4.logs(result, env))
 		if err != nil {
 			return err
 		}
 		body = append(append(body, `,"logs":`...), text...)
 	}
 	return write(w, q, format{formatJSON.name, formatJSON.mime, puppet.TypeJSON}, append(body, '}'))
+}
+
+// A logV4 is a message in the form of Puppet's own (Puppet::Util::Log, to_data_hash).
+type logV4 struct {
+	Level   string    `json:"level"`
+	Message string    `json:"message"`
+	Source  string    `json:"source"`
+	Tags    []string  `json:"tags"`
+	Time    time.Time `json:"time"`
+	File    *string   `json:"file"`
+	Line    *int      `json:"line"`
+}
+
+// logs are the messages of the compile. The last one is worded for this endpoint
+// (puppet/server/compiler.rb), where Puppet's terminus says how long it took.
+func (v4 *catalogV4) logs(result engine.Result, env puppet.Environment) []logV4 {
+	all := []logV4{}
+	for _, l := range result.Logs {
+		if l.Level == "notice" && strings.HasPrefix(l.Message, "Compiled ") && strings.HasSuffix(l.Message, " seconds") {
+			continue
+		}
+		one := logV4{Level: l.Level, Message: l.Message, Source: l.Source, Tags: l.Tags, Time: l.Time}
+		if l.File != "" {
+			one.File, one.Line = &l.File, &l.Line
+		}
+		all = append(all, one)
+	}
+	if v4.Options.LogLevel != "debug" && v4.Options.LogLevel != "info" {
+		return all
+	}
+	return append(all, logV4{
+		Level: "info", Message: fmt.Sprintf("Compiled catalog for %s in environment %s using the v4 catalog endpoint", v4.name, env),
+		Source: "Puppet", Tags: []string{"info"}, Time: time.Now(),
+	})
 }

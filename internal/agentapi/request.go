@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -41,12 +40,13 @@ func (q *request) certname() (puppet.Certname, error) {
 	return puppet.ParseCertname(q.key)
 }
 
-// queryOf reads the query as Ring does: a name without "=" is no parameter, and
-// neither is a pair with a broken escape.
+// queryOf reads the query as Ring does: a query without any "=" has no
+// parameters, and a pair with a broken escape is none.
 func queryOf(u *url.URL) url.Values {
-	pairs := strings.Split(u.RawQuery, "&")
-	pairs = slices.DeleteFunc(pairs, func(pair string) bool { return !strings.Contains(pair, "=") })
-	values, _ := url.ParseQuery(strings.Join(pairs, "&")) // it returns what it could read
+	if !strings.Contains(u.RawQuery, "=") {
+		return url.Values{}
+	}
+	values, _ := url.ParseQuery(u.RawQuery) // it returns what it could read
 	return values
 }
 

@@ -1,6 +1,7 @@
 package caapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -69,7 +70,7 @@ func (a *API) getStatus(r *http.Request, name, media string) (answer, error) {
 func missing(media string, err error) answer {
 	contentType := typePlain
 	if media != "" {
-		contentType = media + ";charset=utf-8"
+		contentType = withCharset(media)
 	}
 	return answer{status: http.StatusNotFound, contentType: contentType, body: []byte(fault.Message(err)), vary: media != ""}
 }
@@ -204,11 +205,12 @@ func (a *API) statuses(r *http.Request, segment string) (answer, error) {
 // of the header Accept, else JSON (as-json-or-pson).
 func statusType(r *http.Request, media string) string {
 	if media == "" {
-		media = r.Header.Get("Accept")
+		media = cmp.Or(r.Header.Get("Accept"), typeJSON)
 	}
-	if media == "" {
-		media = typeJSON
-	}
+	return withCharset(media)
+}
+
+func withCharset(media string) string {
 	if media == typeJSON { // Jetty rewrites the charset of types that it knows
 		return media + ";charset=utf-8"
 	}

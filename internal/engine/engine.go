@@ -60,6 +60,7 @@ type Log struct {
 	Level   string    `json:"level"`
 	Message string    `json:"message"`
 	Source  string    `json:"source"`
+	Tags    []string  `json:"tags,omitempty"`
 	File    string    `json:"file,omitempty"`
 	Line    int       `json:"line,omitempty"`
 	Time    time.Time `json:"time"`

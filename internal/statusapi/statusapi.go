@@ -120,14 +120,14 @@ func (a *API) all(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) one(w http.ResponseWriter, r *http.Request) error {
-	level, timeout, err := detail(r)
-	if err != nil {
-		return err
-	}
 	name := r.PathValue("name")
 	i := a.index(name)
 	if i < 0 {
 		return writeJSON(w, http.StatusNotFound, problem{"service-not-found", "No status information found for service " + name})
+	}
+	level, timeout, err := detail(r)
+	if err != nil {
+		return err
 	}
 	if v := r.URL.Query().Get("service_status_version"); v != "" && v != "1" {
 		return wrongVersion(w, name, v)

@@ -47,7 +47,7 @@ module Troupe
 
       @bytes += text.bytesize
       @messages << { 'level' => message.level.to_s, 'message' => text, 'source' => Text.clean(message.source),
-                     'file' => Text.clean(message.file), 'line' => message.line.to_i, 'time' => message.time.iso8601(6) }
+                     'tags' => message.tags.map { |tag| Text.clean(tag) }, 'file' => Text.clean(message.file), 'line' => message.line.to_i, 'time' => message.time.iso8601(6) }
     end
 
     def to_a
