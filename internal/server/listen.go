@@ -30,6 +30,7 @@ import (
 // connections stay open.
 type front struct {
 	authority *ca.Authority
+	clients   *clients
 	cert      atomic.Pointer[tls.Certificate]
 	http      *http.Server
 	listener  net.Listener
@@ -74,7 +75,7 @@ func cipherSuites(names []string) []uint16 {
 }
 
 func newFront(authority *ca.Authority, cert *tls.Certificate, listener net.Listener, l frontLimits, log *slog.Logger) *front {
-	f := &front{authority: authority, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
+	f := &front{authority: authority, clients: &clients{pool: authority.Pool, now: time.Now}, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
 	f.cert.Store(cert)
 	f.http = &http.Server{
 		ReadHeaderTimeout: l.header,
@@ -159,15 +160,15 @@ func (f *front) close() error {
 
 func (f *front) tlsConfig() *tls.Config {
 	base := &tls.Config{
-		MinVersion:       f.limits.minTLS,
-		CipherSuites:     f.limits.ciphers,
-		NextProtos:       []string{"http/1.1"},
-		ClientAuth:       tls.VerifyClientCertIfGiven,
-		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.cert.Load(), nil },
-		VerifyConnection: f.refuseRevoked,
+		MinVersion:     f.limits.minTLS,
+		CipherSuites:   f.limits.ciphers,
+		NextProtos:     []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.cert.Load(), nil },
+		// crypto/tls checks that the client has the key; whose it is, admit finds out.
+		ClientAuth:       tls.RequestClientCert,
+		VerifyConnection: f.admit,
 	}
-	// The pool is asked for at each handshake: an imported or renewed issuer
-	// counts for the next connection without a restart.
+	// The names of the issuers help clients with several certificates to choose.
 	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c := base.Clone()
 		c.GetConfigForClient = nil
@@ -177,10 +178,19 @@ func (f *front) tlsConfig() *tls.Config {
 	return base
 }
 
-// refuseRevoked also runs when a session is resumed, so a revoked agent cannot
-// come back on a ticket.
-func (f *front) refuseRevoked(cs tls.ConnectionState) error {
-	for _, chain := range cs.VerifiedChains {
+// admit refuses who shows a certificate that is not ours, not valid now, or revoked.
+// It also runs when a session is resumed, so nobody can come back on a ticket. The
+// issuers are those of now: an imported or renewed one counts for the next
+// connection without a restart.
+func (f *front) admit(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil
+	}
+	chains, err := f.clients.chains(cs.PeerCertificates)
+	if err != nil {
+		return err
+	}
+	for _, chain := range chains {
 		if f.authority.Revoked(chain[0]) {
 			return fmt.Errorf("certificate %s of %q is revoked", serial(chain[0]), chain[0].Subject.CommonName)
 		}

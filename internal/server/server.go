@@ -348,7 +348,7 @@ func (m *member) handler() http.Handler {
 	mux.Handle("/metrics", status)
 	mux.Handle("/metrics/", status)
 	mux.Handle("/", agents)
-	return logged(authz.Normalize(mux), m.log, newRequestMetrics(m.registry))
+	return logged(m.front.clients.identified(authz.Normalize(mux)), m.log, newRequestMetrics(m.registry))
 }
 
 // runFront tells the world that the member serves, serves, and takes it back

@@ -1,0 +1,129 @@
+package server
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// This file verifies the certificates of clients. To verify the signature of our CA
+// is a third of what a handshake costs, and agents come back with the same
+// certificate every half hour; so whoever was verified is known for as long as the
+// outcome cannot change.
+
+// maxKnown bounds the clients that are known, about 200 bytes each; then all are
+// forgotten and verified again.
+const maxKnown = 50_000
+
+// clients verifies what crypto/tls would with [tls.VerifyClientCertIfGiven]. Whether
+// a certificate is revoked is not its business: that is asked at every handshake and
+// every request.
+type clients struct {
+	pool func() *x509.CertPool // the issuers of now; another one when they change
+	now  func() time.Time
+
+	mu    sync.Mutex
+	under *x509.CertPool // the issuers that verified those who are known
+	known map[[sha256.Size]byte]verified
+}
+
+// verified is what the signature of one certificate, named by the sum of its whole
+// encoding, has proved. It holds from the youngest notBefore to the oldest notAfter
+// of all that is in the chains.
+type verified struct {
+	above       [][]*x509.Certificate // the chains without the certificate itself
+	from, until time.Time
+}
+
+// chains returns the chains from the certificate that a client has shown to our
+// issuers, or why there is none. The client has proved that it has the key.
+func (c *clients) chains(shown []*x509.Certificate) ([][]*x509.Certificate, error) {
+	pool, now := c.pool(), c.now()
+	if len(shown) > 1 { // not an agent: they send their own certificate alone
+		return verifyClient(shown, pool, now)
+	}
+	leaf, sum := shown[0], sha256.Sum256(shown[0].Raw)
+	if v, ok := c.lookup(sum, pool); ok && !now.Before(v.from) && !now.After(v.until) {
+		chains := make([][]*x509.Certificate, len(v.above))
+		for i, above := range v.above {
+			chains[i] = append([]*x509.Certificate{leaf}, above...)
+		}
+		return chains, nil
+	}
+	chains, err := verifyClient(shown, pool, now)
+	if err != nil {
+		return nil, err
+	}
+	v := verified{from: leaf.NotBefore, until: leaf.NotAfter}
+	for _, chain := range chains {
+		v.above = append(v.above, chain[1:])
+		for _, cert := range chain {
+			if cert.NotBefore.After(v.from) {
+				v.from = cert.NotBefore
+			}
+			if cert.NotAfter.Before(v.until) {
+				v.until = cert.NotAfter
+			}
+		}
+	}
+	c.remember(sum, pool, v)
+	return chains, nil
+}
+
+func verifyClient(shown []*x509.Certificate, pool *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
+	o := x509.VerifyOptions{
+		Roots: pool, CurrentTime: now, Intermediates: x509.NewCertPool(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, cert := range shown[1:] {
+		o.Intermediates.AddCert(cert)
+	}
+	chains, err := shown[0].Verify(o)
+	if err != nil {
+		return nil, fmt.Errorf("verify the certificate of client %q: %w", shown[0].Subject.CommonName, err)
+	}
+	return chains, nil
+}
+
+func (c *clients) lookup(sum [sha256.Size]byte, pool *x509.CertPool) (verified, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.under != pool {
+		return verified{}, false
+	}
+	v, ok := c.known[sum]
+	return v, ok
+}
+
+func (c *clients) remember(sum [sha256.Size]byte, pool *x509.CertPool, v verified) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.under != pool || len(c.known) >= maxKnown {
+		c.under, c.known = pool, map[[sha256.Size]byte]verified{}
+	}
+	c.known[sum] = v
+}
+
+// identified gives requests the chains of their client, as crypto/tls would have. A
+// certificate that has become invalid since its handshake has none any more, and its
+// client is a stranger.
+func (c *clients) identified(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		state := *r.TLS
+		chains, err := c.chains(state.PeerCertificates)
+		if err != nil {
+			chains = nil
+		}
+		state.VerifiedChains = chains
+		r = r.WithContext(r.Context())
+		r.TLS = &state
+		next.ServeHTTP(w, r)
+	})
+}
