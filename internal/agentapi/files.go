@@ -233,7 +233,11 @@ func (a *API) streamFile(q *request, w http.ResponseWriter, file *os.File, size 
 func stream(ctx context.Context, w http.ResponseWriter, r io.Reader, size int64) error {
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 	w.WriteHeader(http.StatusOK)
-	if _, err := io.CopyN(w, r, size); err != nil && ctx.Err() == nil {
+	n, err := io.CopyN(w, r, size)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("the client left, or was too slow, after %d of %d bytes: %w", n, size, err)
+	}
+	if err != nil {
 		return fmt.Errorf("sending a file: %w", err)
 	}
 	return nil

@@ -91,16 +91,20 @@ func newFront(authority *ca.Authority, cert *tls.Certificate, listener net.Liste
 }
 
 // refusals takes what net/http says of connections. A client certificate that was
-// refused is for the operator, since its agent sees no more than a TLS alert; all
-// else that goes wrong before a request is the noise of scanners.
+// refused is for the operator, since its agent sees no more than a TLS alert, and so
+// is a process without file descriptors; all else that goes wrong before a request is
+// the noise of scanners.
 type refusals struct{ log *slog.Logger }
 
 func (r refusals) Write(line []byte) (int, error) {
 	said, handshake := strings.CutPrefix(strings.TrimSpace(string(line)), "http: TLS handshake error from ")
 	remote, why, _ := strings.Cut(said, ": ")
-	if handshake && strings.Contains(why, "certificate") && !strings.HasPrefix(why, "remote error: ") {
+	switch {
+	case handshake && strings.Contains(why, "certificate") && !strings.HasPrefix(why, "remote error: "):
 		r.log.Warn("client certificate refused", "remote", remote, telemetry.KeyErr, why)
-	} else {
+	case strings.HasPrefix(said, "http: Accept error: "): // every second at most
+		r.log.Warn("connections cannot be taken", telemetry.KeyErr, strings.TrimPrefix(said, "http: Accept error: "), "remedy", "raise the limit of open files, or add a member")
+	default:
 		r.log.Debug("connection failed", telemetry.KeyErr, said)
 	}
 	return len(line), nil

@@ -170,8 +170,10 @@ func TestAFolderThatHasSufferedIsMendedOrRefusedInWords(t *testing.T) {
 		spoil func(t *testing.T)
 		words string
 	}{
-		{"a journal of a newer version", func(t *testing.T) { t.Helper(); patch(t, file("journal/journal.db"), userVersion, newer) },
-			`journal .*/journal.db has format 99, and this troupe knows formats up to 1: start a newer troupe on it`},
+		{
+			"a journal of a newer version", func(t *testing.T) { t.Helper(); patch(t, file("journal/journal.db"), userVersion, newer) },
+			`journal .*/journal.db has format 99, and this troupe knows formats up to 1: start a newer troupe on it`,
+		},
 		{"tables of a newer version", func(t *testing.T) { t.Helper(); patch(t, file("store/store.db"), userVersion, newer) }, `it has format 99, and this troupe knows formats up to \d+: start a newer troupe`},
 		{"a journal that is no database", func(t *testing.T) {
 			t.Helper()

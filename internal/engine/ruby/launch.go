@@ -93,6 +93,9 @@ func (p *Pool) prepare() (launch, error) {
 	if err := p.checkReachable(dir); err != nil {
 		return l, err
 	}
+	if err := checkLibrary(p.o.PuppetLib); err != nil {
+		return l, err
+	}
 	if err := writeWorker(filepath.Dir(l.script)); err != nil {
 		return l, err
 	}
@@ -104,6 +107,21 @@ func (p *Pool) prepare() (launch, error) {
 	var err error
 	l.interpreters, err = findInterpreters(p.o.Ruby)
 	return l, err
+}
+
+// checkLibrary refuses folders of which none is there: Ruby would pass over them
+// and load another library than the operator has named.
+func checkLibrary(dirs []string) error {
+	var last error
+	for _, dir := range dirs {
+		if _, last = os.Stat(dir); last == nil {
+			return nil
+		}
+	}
+	if last != nil {
+		return fmt.Errorf("finding the Puppet library in %s: %w", strings.Join(dirs, ":"), last)
+	}
+	return nil
 }
 
 // checkReachable finds the folder on the way to dir that the account cannot
