@@ -72,7 +72,8 @@ type member struct {
 	front      *front
 	notify     notifier
 	phase      atomic.Pointer[statusapi.State] // starting, running or stopping
-	reloading  sync.Mutex                      // one reload at a time: all of one configuration counts, or all of the other
+	probes     struct{ journal, store probe }
+	reloading  sync.Mutex // one reload at a time: all of one configuration counts, or all of the other
 }
 
 // Run opens the member, serves, and returns when ctx ended and everything that

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"troupe/internal/statusapi"
@@ -17,10 +18,51 @@ import (
 // healthy fails when the member cannot do its work: it asks the journal for a
 // read and the engine for its workers.
 func (m *member) healthy(ctx context.Context) error {
-	if _, err := m.journal.Origins(ctx); err != nil {
+	if err := m.journalAnswers(ctx); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return m.engineHealthy()
+}
+
+// believed is for how long a part that has answered is not asked again. Balancers
+// and agents ask often, and a herd of them all at once.
+const believed = time.Second
+
+// A probe remembers when a part last answered well. A failure is not remembered.
+type probe struct {
+	mu   sync.Mutex
+	well time.Time
+}
+
+func (p *probe) ask(ctx context.Context, part func(context.Context) error) error {
+	p.mu.Lock()
+	known := time.Since(p.well) < believed
+	p.mu.Unlock()
+	if known {
+		return nil
+	}
+	asked := time.Now()
+	if err := part(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.well = asked
+	return nil
+}
+
+func (m *member) journalAnswers(ctx context.Context) error {
+	return m.probes.journal.ask(ctx, func(ctx context.Context) error {
+		_, err := m.journal.Origins(ctx)
+		return err
+	})
+}
+
+func (m *member) storeAnswers(ctx context.Context) error {
+	return m.probes.store.ask(ctx, func(ctx context.Context) error {
+		_, err := m.store.Nodes(ctx, store.NodeQuery{Limit: 1})
+		return err
+	})
 }
 
 func (m *member) engineHealthy() error {
@@ -47,7 +89,7 @@ func (m *member) services() []statusapi.Service {
 func (m *member) enter(phase statusapi.State) { m.phase.Store(&phase) }
 
 func (m *member) checkCA(ctx context.Context, detail string) (statusapi.State, map[string]any) {
-	if _, err := m.journal.Origins(ctx); err != nil {
+	if err := m.journalAnswers(ctx); err != nil {
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
 	if detail != "debug" {
@@ -94,11 +136,6 @@ func (m *member) checkStore(ctx context.Context, _ string) (statusapi.State, map
 		return statusapi.StateError, map[string]any{"error": err.Error()}
 	}
 	return *m.phase.Load(), nil
-}
-
-func (m *member) storeAnswers(ctx context.Context) error {
-	_, err := m.store.Nodes(ctx, store.NodeQuery{Limit: 1})
-	return err
 }
 
 func (m *member) checkSelf(_ context.Context, detail string) (statusapi.State, map[string]any) {
