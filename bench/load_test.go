@@ -63,7 +63,7 @@ func (p *peer) measure(t *testing.T, role string, l load, requests ...request) r
 	var size atomic.Int64
 	var group sync.WaitGroup
 
-	before, own, start := cpu(t, p.folder), ownCPU(t), time.Now()
+	before, own, start := p.cpu(t), ownCPU(t), time.Now()
 	for w := range l.workers {
 		group.Go(func() {
 			client := p.client(role, l.fresh)
@@ -86,7 +86,7 @@ func (p *peer) measure(t *testing.T, role string, l load, requests ...request) r
 	}
 	group.Wait()
 
-	r := result{wall: time.Since(start), cpu: cpu(t, p.folder) - before, own: ownCPU(t) - own, bytes: size.Load()}
+	r := result{wall: time.Since(start), cpu: p.cpu(t) - before, own: ownCPU(t) - own, bytes: size.Load()}
 	select {
 	case err := <-failed:
 		t.Fatalf("%s: %v", p.name, err)

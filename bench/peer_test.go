@@ -20,9 +20,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"troupe/internal/fakeagent"
 	"troupe/internal/troupetest"
 )
 
@@ -34,7 +36,13 @@ type peer struct {
 	roots  *x509.CertPool
 	nodes  map[string]tls.Certificate // by role
 
+	code   string // its folder of environments
+	issuer func() (*fakeagent.Issuer, error)
+	server func() *troupetest.PuppetServer // nil for troupe
+	more   []string                        // folders of further processes whose CPU counts: PuppetDB and PostgreSQL
+
 	stop    func()
+	flush   func() // lets it see that code has changed
 	restart func() // on the CA that it has
 }
 
@@ -60,30 +68,85 @@ func run(t *testing.T, args ...string) {
 	}
 }
 
-// startTroupe starts a member with as many Ruby workers as the real server has JRuby instances: one.
-func startTroupe(t *testing.T, code string) *peer {
+// startTroupe starts a member with as many Ruby workers as the real server has JRuby instances.
+func startTroupe(t *testing.T, code string, workers int) *peer {
 	t.Helper()
 	s := troupetest.StartServer(t, troupetest.ServerOptions{
-		Environments: code, Autosign: true, Config: "engine: { workers: 1 }\n",
+		Environments: code, Autosign: true, Config: fmt.Sprintf("engine: { workers: %d }\n", workers),
 	})
-	p := &peer{name: "troupe", addr: s.Addr, folder: s.Data}
+	p := &peer{name: "troupe", addr: s.Addr, folder: s.Data, code: s.Environments}
 	p.stop, p.restart = s.Stop, s.Start
+	p.issuer = sync.OnceValues(func() (*fakeagent.Issuer, error) {
+		folder := filepath.Join(troupetest.TempDir(t), "ca")
+		s.MustCLI("ca", "export", "--to", folder)
+		return fakeagent.OpenIssuer(folder)
+	})
+	p.flush = func() {} // it watches the folder
 	return p
 }
 
-// startPuppetServer starts the real one, with one JRuby instance and a heap of at most 1 GiB.
-func startPuppetServer(t *testing.T, code string) *peer {
+// openDoors lets everybody do everything, so that the environment cache may be flushed; it spares the real server its
+// rules.
+const openDoors = `
+authorization: { version: 1, rules: [
+	{ match-request: { path: "/", type: path }, allow-unauthenticated: true, sort-order: 1, name: "everything" }
+] }
+`
+
+// startPuppetServer starts the real one, with a heap of at most 1 GiB.
+func startPuppetServer(t *testing.T, code string, workers int) *peer {
 	t.Helper()
-	s := troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{Environments: code, Autosign: true})
-	p := &peer{name: "puppetserver", addr: s.Addr, folder: s.Dir}
+	return startPuppetServerWith(t, troupetest.PuppetServerOptions{Environments: code}, workers)
+}
+
+func startPuppetServerWith(t *testing.T, o troupetest.PuppetServerOptions, workers int) *peer {
+	t.Helper()
+	o.Autosign = true
+	o.Conf = map[string]string{
+		"auth.conf": openDoors, "puppetserver.conf": fmt.Sprintf("\njruby-puppet: { max-active-instances: %d }\n", workers),
+	}
+	s := troupetest.StartPuppetServer(t, o)
+	p := &peer{name: "puppetserver"}
+	use := func() { p.addr, p.folder, p.code = s.Addr, s.Dir, s.Code() }
+	use()
+	p.server = func() *troupetest.PuppetServer { return s }
 	p.stop = func() { s.Stop(t) }
 	p.restart = func() {
-		s = troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{
-			Environments: code, Autosign: true, CA: s.CA(), SSL: s.SSL(),
-		})
-		p.addr, p.folder = s.Addr, s.Dir
+		o.CA, o.SSL = s.CA(), s.SSL()
+		s = troupetest.StartPuppetServer(t, o)
+		use()
 	}
+	p.issuer = func() (*fakeagent.Issuer, error) { return fakeagent.OpenIssuer(s.CA()) }
+	p.flush = func() { p.flushCache(t) }
 	return p
+}
+
+// flushCache is what deploy tools do where environment_timeout is unlimited.
+func (p *peer) flushCache(t *testing.T) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete,
+		"https://localhost/puppet-admin-api/v1/environment-cache?environment=production", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := p.client("web", true).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusNoContent {
+		t.Fatalf("flush the environment cache: %s", answer.Status)
+	}
+}
+
+// cpu is the time that all its processes have used.
+func (p *peer) cpu(t *testing.T) time.Duration {
+	t.Helper()
+	sum := cpu(t, p.folder)
+	for _, folder := range p.more {
+		sum += cpu(t, folder)
+	}
+	return sum
 }
 
 // client returns a client of the node of a role. Every request has a connection of its own if fresh.
@@ -112,7 +175,7 @@ func (p *peer) enroll(t *testing.T) {
 	if !p.roots.AppendCertsFromPEM(p.exchange(t, client, http.MethodGet, "certificate/ca", "")) {
 		t.Fatalf("%s: no certificate in the bundle of the CA", p.name)
 	}
-	for _, role := range roles {
+	for _, role := range append([]string{"collector"}, roles...) {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
 			t.Fatal(err)

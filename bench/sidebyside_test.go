@@ -7,6 +7,8 @@ package bench
 import (
 	"flag"
 	"fmt"
+	"math"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -21,8 +23,8 @@ var only = flag.String("only", "", "the one server to measure: troupe or puppets
 func TestMain(m *testing.M) { os.Exit(troupetest.Main(m)) }
 
 const (
-	starts = 3 // cold starts; the first makes the CA
-	warmUp = 6 // times ten compiles of each role: JRuby's compiler needs many, CRuby none
+	starts  = 4  // cold starts; the first makes the CA
+	warmUps = 14 // rounds of 35 compiles at most: JRuby's compiler needs hundreds, CRuby none
 )
 
 // bench is one run of the comparison.
@@ -30,14 +32,16 @@ type bench struct {
 	t      *testing.T
 	rounds int           // of every phase but the starts
 	slice  time.Duration // of a round of small requests
+	warm   time.Duration // the real server gets of each kind before it is measured
 	peers  []*peer
 	rows   []string
 }
 
 func TestSideBySide(t *testing.T) {
-	b := &bench{t: t, rounds: 3, slice: 4 * time.Second}
+	prefer(t)
+	b := &bench{t: t, rounds: 3, slice: 4 * time.Second, warm: 20 * time.Second}
 	if testing.Short() { // tries every phase out
-		b.rounds, b.slice = 1, time.Second
+		b.rounds, b.slice, b.warm = 1, time.Second, time.Second
 	}
 	catalogs := map[string]request{}
 	for _, role := range roles {
@@ -46,25 +50,49 @@ func TestSideBySide(t *testing.T) {
 	code := environments(t)
 
 	b.coldStarts(code, catalogs["web"])
-	b.memory("memory after start and one catalog")
-	b.warmUp(catalogs)
-
-	b.alternate("catalog tiny, c=1", "tiny", load{workers: 1, n: 34}, catalogs["tiny"])
-	b.alternate("catalog web, c=1", "web", load{workers: 1, n: 34}, catalogs["web"])
-	b.alternate("catalog large, c=1", "large", load{workers: 1, n: 10}, catalogs["large"])
-	b.alternate("catalog web, c=4", "web", load{workers: 4, n: 20}, catalogs["web"])
+	b.memory("memory after start and one catalog", 4)
+	compiles := b.warmUp(catalogs)
+	b.catalogs(catalogs, 34, 34, 10)
+	b.alternate("catalog web, c=4", "web", load{workers: 4, n: 20}, none, catalogs["web"])
 
 	four := load{workers: 4, d: b.slice}
-	b.alternate("file_metadata, c=4", "web", four, metadata())
-	b.alternate("file_content 25 B, c=4", "web", four, content("issue"))
-	b.alternate("file_content 200 kB, c=4", "web", four, content("archive"))
-	b.alternate("file_metadatas plugins, c=4", "web", four, plugins())
-	b.alternate("report of 1 MB, c=1", "web", load{workers: 1, d: b.slice}, report(t, "web"))
-	b.alternate("report of 1 MB, c=4", "web", four, report(t, "web"))
-	b.alternate("TLS handshake and status, c=4", "web", load{workers: 4, d: b.slice, fresh: true}, status())
-	b.memory("memory after all")
+	b.alternate("file_metadata, c=4", "web", four, targets{rate: 10}, metadata())
+	b.alternate("file_content 25 B, c=4", "web", four, targets{rate: 10}, content("issue"))
+	b.alternate("file_content 200 kB, c=4", "web", four, targets{rate: 10}, content("archive"))
+	b.alternate("file_metadatas plugins, c=4", "web", four, targets{rate: 20}, plugins())
+	b.firstPluginsync()
+	b.alternate("report of 1 MB, c=1", "web", load{workers: 1, d: b.slice}, targets{rate: 20}, report(t, "web"))
+	b.alternate("report of 1 MB, c=4", "web", four, targets{rate: 20}, report(t, "web"))
+	b.alternate("TLS handshake and status, c=4", "web", load{workers: 4, d: b.slice, fresh: true}, targets{cost: 5}, status())
+	b.codeChanges(catalogs["web"])
+	b.memory("memory after all", 4)
+	b.finish("one worker", fmt.Sprintf("One Ruby worker against one JRuby instance (`-Xmx1g`), storeconfigs off, `environment_timeout = unlimited`; Puppet Server had %d compiles and %v of each other kind of request before it was measured.", compiles, b.warm))
 
-	t.Logf("\n| what | %s | ratio | n |\n|---|---|---|---|---|\n%s", strings.Join(b.names(), " | "), strings.Join(b.rows, "\n"))
+	b.stop()
+	b.collect()
+	b.finish("exported resources", "Collecting the exported resources of 1,000 nodes: troupe beside Puppet Server with PuppetDB and PostgreSQL, whose CPU counts. Both were filled by 1,000 whole runs of simulated agents.")
+	b.stop()
+	b.pairOfWorkers(code, catalogs)
+	b.finish("two workers", "Two Ruby workers against two JRuby instances (`-Xmx1g`), eight requests at a time.")
+}
+
+// targets are how many times better a row has to be; 0 is no target.
+type targets struct{ cost, rate float64 }
+
+var none targets
+
+// finish writes the rows so far into the record and begins anew.
+func (b *bench) finish(name, words string) {
+	record(b.t, name, fmt.Sprintf("%s\n%s\nMedians of %d alternating rounds, in parentheses the lowest and the highest.\n\n| what | %s | times better | target | n |\n|---|---|---|---|---|---|\n%s\n",
+		conditions(b.t, "puppetserver"), words, b.rounds, strings.Join(b.names(), " | "), strings.Join(b.rows, "\n")))
+	b.rows = nil
+}
+
+func (b *bench) stop() {
+	for _, p := range b.peers {
+		p.stop()
+	}
+	b.peers = nil
 }
 
 func (b *bench) names() (names []string) {
@@ -74,14 +102,19 @@ func (b *bench) names() (names []string) {
 	return names
 }
 
+// makers start the servers that are compared.
+func makers() []func(*testing.T, string, int) *peer {
+	all := []func(*testing.T, string, int) *peer{startTroupe, startPuppetServer}
+	if i := slices.Index([]string{"troupe", "puppetserver"}, *only); i >= 0 {
+		all = all[i : i+1]
+	}
+	return all
+}
+
 // coldStarts starts each server alone, several times, and asks for one catalog. The last start is left running.
 func (b *bench) coldStarts(code string, first request) {
-	makers := []func(*testing.T, string) *peer{startTroupe, startPuppetServer}
-	if i := slices.Index([]string{"troupe", "puppetserver"}, *only); i >= 0 {
-		makers = makers[i : i+1]
-	}
 	var ready, readyCPU, compiled, whole [][]float64
-	for _, start := range makers {
+	for _, start := range makers() {
 		var r, c, f, w []float64
 		var p *peer
 		for n := range starts {
@@ -90,7 +123,7 @@ func (b *bench) coldStarts(code string, first request) {
 			}
 			at := time.Now()
 			if p == nil {
-				p = start(b.t, code)
+				p = start(b.t, code, 1)
 			} else {
 				p.restart()
 			}
@@ -110,33 +143,70 @@ func (b *bench) coldStarts(code string, first request) {
 		b.peers = append(b.peers, p)
 	}
 	n := fmt.Sprintf("%d starts on an existing CA", starts-1)
-	b.row("start to 200 on /status/v1/simple/server, s", n, false, ready)
-	b.row("the same, CPU s", n, false, readyCPU)
-	b.row("first catalog after it (web), s", n, false, compiled)
-	b.row("start to first catalog, s", n, false, whole)
+	b.row("start to 200 on /status/v1/simple/server, s", n, 0, false, ready)
+	b.row("the same, CPU s", n, 0, false, readyCPU)
+	b.row("first catalog after it (web), s", n, 0, false, compiled)
+	b.row("start to first catalog, s", n, 20, false, whole)
 }
 
-// warmUp compiles until the JIT compilers have seen every role often enough.
-func (b *bench) warmUp(catalogs map[string]request) {
+// warmUp compiles until a round of web costs no less than the mean of the two before it. It returns how many compiles
+// the real server needed; troupe gets two rounds.
+func (b *bench) warmUp(catalogs map[string]request) (compiles int) {
 	for _, p := range b.peers {
-		if testing.Short() {
-			return
+		rounds := warmUps
+		if p.name == "troupe" {
+			rounds = 2
 		}
-		for n := range warmUp {
-			for _, role := range roles {
-				r := p.measure(b.t, role, load{workers: 1, n: 10}, catalogs[role])
+		if testing.Short() {
+			rounds = 1
+		}
+		var costs []float64
+		compiles = 0
+		for n := range rounds {
+			for role, times := range map[string]int{"tiny": 20, "web": 10, "large": 5} {
+				r := p.measure(b.t, role, load{workers: 1, n: times}, catalogs[role])
+				compiles += times
 				b.t.Logf("%s: warm-up %d, %s: %v", p.name, n+1, role, r)
+				if role == "web" {
+					costs = append(costs, r.cost())
+				}
+			}
+			if i := len(costs) - 1; i >= 8 && costs[i] > (costs[i-1]+costs[i-2])/2 {
+				break
 			}
 		}
 	}
+	return compiles
 }
 
-// alternate lets the servers take turns at one kind of request.
-func (b *bench) alternate(what, role string, l load, r request) {
-	b.turns(what, func(p *peer) result { return p.measure(b.t, role, l, r) })
+// catalogs measures each role and the geometric mean over them.
+func (b *bench) catalogs(catalogs map[string]request, times ...int) {
+	cost, rate := 1.0, 1.0
+	for i, role := range roles {
+		better := b.alternate("catalog "+role+", c=1", role, load{workers: 1, n: times[i]}, none, catalogs[role])
+		cost, rate = cost*better.cost, rate*better.rate
+	}
+	n := 1 / float64(len(roles))
+	cost, rate = math.Pow(cost, n), math.Pow(rate, n)
+	for _, mean := range []struct {
+		what  string
+		times float64
+	}{{"CPU", cost}, {"rate", rate}} {
+		b.add(fmt.Sprintf("| catalogs, geometric mean over %s: %s | – | – | %.2f× | ≥ 1.5×: %s | |", strings.Join(roles, ", "), mean.what, mean.times, verdict(mean.times >= 1.5)))
+	}
 }
 
-func (b *bench) turns(what string, measure func(*peer) result) {
+// alternate lets the servers take turns at one kind of request, after the real one has warmed up for it.
+func (b *bench) alternate(what, role string, l load, want targets, r request) targets {
+	for _, p := range b.peers {
+		if p.name != "troupe" && r.method != http.MethodPost { // catalogs have a warm-up of their own
+			p.measure(b.t, role, load{workers: l.workers, d: b.warm, fresh: l.fresh}, r)
+		}
+	}
+	return b.turns(what, want, func(p *peer) result { return p.measure(b.t, role, l, r) })
+}
+
+func (b *bench) turns(what string, want targets, measure func(*peer) result) targets {
 	rate, cost, p50 := make([][]float64, len(b.peers)), make([][]float64, len(b.peers)), make([][]float64, len(b.peers))
 	var counts []string
 	for range b.rounds {
@@ -150,23 +220,25 @@ func (b *bench) turns(what string, measure func(*peer) result) {
 		}
 	}
 	n := strings.Join(counts, ", ")
-	b.row(what+": CPU ms each", n, false, cost)
-	b.row(what+": rate /s", n, true, rate)
-	b.row(what+": p50 ms", n, false, p50)
+	better := targets{
+		cost: b.row(what+": CPU ms each", n, want.cost, false, cost), rate: b.row(what+": rate /s", n, want.rate, true, rate),
+	}
+	b.row(what+": p50 ms", n, 0, false, p50)
+	return better
 }
 
-func (b *bench) memory(what string) {
+func (b *bench) memory(what string, target float64) {
 	var all [][]float64
 	var notes []string
 	for _, p := range b.peers {
 		mib, processes := pss(b.t, p.folder)
 		all, notes = append(all, []float64{mib}), append(notes, fmt.Sprintf("%d processes", processes))
 	}
-	b.row(what+", PSS MiB", strings.Join(notes, " / "), false, all)
+	b.row(what+", PSS MiB", strings.Join(notes, " / "), target, false, all)
 }
 
 // row adds a line: the median of the rounds and their spread on each side, and how many times better the first is.
-func (b *bench) row(what, n string, more bool, sides [][]float64) {
+func (b *bench) row(what, n string, target float64, more bool, sides [][]float64) (times float64) {
 	cells, medians := []string{what}, []float64{}
 	for _, values := range sides {
 		slices.Sort(values)
@@ -181,15 +253,22 @@ func (b *bench) row(what, n string, more bool, sides [][]float64) {
 		}
 		cells = append(cells, cell)
 	}
-	ratio := "–"
+	ratio, goal := "–", ""
 	if len(medians) == 2 {
-		times := medians[1] / medians[0]
+		times = medians[1] / medians[0]
 		if more {
 			times = 1 / times
 		}
 		ratio = fmt.Sprintf("%.1f×", times)
+		if target > 0 {
+			goal = fmt.Sprintf("≥ %.3g×: %s", target, verdict(times >= target))
+		}
 	}
-	line := "| " + strings.Join(append(cells, ratio, n), " | ") + " |"
+	b.add("| " + strings.Join(append(cells, ratio, goal, n), " | ") + " |")
+	return times
+}
+
+func (b *bench) add(line string) {
 	b.t.Log(line)
 	b.rows = append(b.rows, line)
 }

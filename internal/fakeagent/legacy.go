@@ -21,7 +21,7 @@ func (r *run) bootstrapLegacy(ctx context.Context) (*trust, error) {
 			return nil, err
 		}
 	}
-	if id.Key == nil {
+	if id.Key == nil && id.Certificate == nil {
 		var err error
 		if id.Key = r.agent.o.Key; id.Key == nil {
 			if id.Key, err = newKey(); err != nil {
@@ -34,8 +34,10 @@ func (r *run) bootstrapLegacy(ctx context.Context) (*trust, error) {
 	}
 
 	root := &trust{roots: id.pool()}
-	if err := r.fetchCertificate(ctx, root); err != nil {
-		return nil, err
+	if id.Certificate == nil {
+		if err := r.fetchCertificate(ctx, root); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.downloadCRL(ctx, r.newSession(), root, time.Time{}); err != nil {
 		return nil, err

@@ -8,7 +8,9 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 )
 
 // keys is how many keys a fleet shares: making one for each of thousands would take longer than many a load lasts, and
@@ -21,11 +23,11 @@ type Muster struct {
 	Certs  SSLDir                // "" keeps none
 	Issuer *Issuer               // nil asks the server
 	AtOnce int                   // requests under way at the same time; 0 means 8
-	Plugin bool                  // the first node fetches the plugins, the others have them from it
+	Plugin bool                  // one node fetches the plugins, the others have them from it
 	Count  func(ready, made int) // called as it goes on, if set
 }
 
-// Prepare gives all agents their identity. The first one also fetches the trust anchors that all share.
+// Prepare gives all agents their identity. One of them fetches the trust anchors that all share.
 func (m Muster) Prepare(ctx context.Context, agents []*Agent) error {
 	if len(agents) == 0 {
 		return errors.New("no agents")
@@ -38,16 +40,18 @@ func (m Muster) Prepare(ctx context.Context, agents []*Agent) error {
 		}
 	}
 
-	scout := agents[0]
+	// 5.x keeps the first certificate of the bundle only, which would not do for the others.
+	first := max(slices.IndexFunc(agents, func(a *Agent) bool { return !a.dialect.legacy }), 0)
+	scout := agents[first]
 	if _, err := m.prepare(ctx, scout, shared[0]); err != nil {
 		return err
 	}
 	if m.Plugin {
-		if err := scout.syncPlugins(ctx); err != nil {
+		if _, err := scout.SyncPlugins(ctx); err != nil {
 			return fmt.Errorf("fetch the plugins: %w", err)
 		}
 	}
-	return m.others(ctx, agents[1:], scout, shared)
+	return m.others(ctx, slices.Concat(agents[:first], agents[first+1:]), scout, shared)
 }
 
 func (m Muster) others(ctx context.Context, agents []*Agent, scout *Agent, shared []crypto.Signer) error {
@@ -117,15 +121,19 @@ func (m Muster) prepare(ctx context.Context, a *Agent, key crypto.Signer) (fresh
 	return true, m.Certs.Save(a)
 }
 
-// syncPlugins fetches the plugins outside a run.
-func (a *Agent) syncPlugins(ctx context.Context) error {
+// SyncPlugins fetches the plugins outside a run, as `puppet plugin download` does.
+func (a *Agent) SyncPlugins(ctx context.Context) (RunResult, error) {
 	r := a.newRun()
 	defer r.client.close()
+	if a.o.FreshPlugins {
+		a.state.plugins = map[string]string{}
+	}
 	var err error
 	if r.trust, err = r.bootstrap(ctx); err != nil {
-		return err
+		return r.result, err
 	}
 	r.session = r.newSession()
 	_, err = r.pluginsync(ctx)
-	return err
+	r.result.Took = time.Since(r.begin)
+	return r.result, err
 }
