@@ -1,0 +1,32 @@
+package endpoints
+
+// This file starts a member on a site's CA.
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"troupe/internal/troupetest"
+)
+
+const (
+	environments = "testdata/environments"
+	rules        = "testdata/auth.conf"
+)
+
+// startMember starts a member on the site's CA, with the given rules.
+func startMember(t *testing.T, s *site, authConf string) *client {
+	t.Helper()
+	dir := troupetest.TempDir(t)
+	data, conf := filepath.Join(dir, "data"), filepath.Join(dir, "auth.conf")
+	writeFile(t, conf, authConf)
+	take := exec.CommandContext(t.Context(), troupetest.Binary(t), "ca", "import", "--cadir", s.cadir, "--data", data, "--confdir", "none")
+	if out, err := take.CombinedOutput(); err != nil {
+		t.Fatalf("troupe ca import: %v\n%s", err, out)
+	}
+	m := troupetest.StartServer(t, troupetest.ServerOptions{
+		Certname: serverName, Environments: environments, Data: data, Config: "auth_conf: " + conf + "\n",
+	})
+	return newClient(t, s, m.Addr, filepath.Dir(m.Environments), "/srv/code", data, "/srv/data")
+}

@@ -1,0 +1,4 @@
+# Does not parse.
+node default {
+  notify { 'never'
+}
