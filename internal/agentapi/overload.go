@@ -30,11 +30,13 @@ func (a *API) askToComeBack(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Connection", "close")
 }
 
-// spread returns whole seconds between half of d and one and a half.
+// spread returns whole seconds between half of d and d. The estimates of those who are sent away follow one
+// another, so they are spread already. Who comes too early finds room in the queue, or is sent away for a shorter time;
+// but while those sleep who come too late, the server may have nothing to do.
 func spread(d time.Duration) int {
-	half := int(d / (2 * time.Second))
-	whole := max(1, int((d+time.Second-1)/time.Second))
-	return max(1, half+rand.IntN(whole+1)) //nolint:gosec // spread, not secrecy
+	latest := max(1, int((d+time.Second/2)/time.Second))
+	earliest := max(1, latest/2)
+	return earliest + rand.IntN(latest-earliest+1) //nolint:gosec // spread, not secrecy
 }
 
 // obeysRetryAfter reports whether the client waits and tries again. Others take
