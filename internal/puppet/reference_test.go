@@ -44,6 +44,22 @@ func TestTheScannerReadsWhatEncodingJSONReads(t *testing.T) {
 	}
 }
 
+func TestMembersAreThoseOfTheObject(t *testing.T) {
+	var got string
+	each := func(name []byte, value json.RawMessage) error {
+		got += string(name) + "=" + string(value) + ";"
+		return nil
+	}
+	if err := Members([]byte(` {"b": [1, {"x":2}] , "a\u0031":null,"":"x"} `), each); err != nil || got != `b=[1, {"x":2}];a1=null;="x";` {
+		t.Errorf("members are %s (%v)", got, err)
+	}
+	for _, text := range []string{``, `null`, `[]`, `"x"`, `{"a":1`, `{"a":}`, `{} {}`} {
+		if err := Members([]byte(text), each); err == nil {
+			t.Errorf("%q was read as an object", text)
+		}
+	}
+}
+
 // agree compares the two readings of a report.
 func agree(t *testing.T, body []byte) {
 	t.Helper()

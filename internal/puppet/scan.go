@@ -2,6 +2,7 @@ package puppet
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -47,6 +48,23 @@ func scan(text []byte, read func(*scanner) error) error {
 		return err
 	}
 	return errSyntax
+}
+
+// Members calls each with the name of every member of a JSON object, in its order,
+// and the value as it is written. The name holds until each returns.
+func Members(object []byte, each func(name []byte, value json.RawMessage) error) error {
+	return scan(object, func(s *scanner) error {
+		if s.space() != '{' {
+			return cmp.Or(s.skip(), error(&kindError{"an object", s.at}))
+		}
+		return s.members(func(name []byte) error {
+			value, err := s.raw()
+			if err != nil {
+				return err
+			}
+			return each(name, value)
+		})
+	})
 }
 
 // A kindError says that a value is not of the kind that its place wants.

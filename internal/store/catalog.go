@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -28,7 +27,7 @@ type CatalogMeta struct {
 	CatalogUUID     string             `json:"catalog_uuid"`
 	TransactionUUID string             `json:"transaction_uuid"`
 	Version         string             `json:"version"`
-	Hash            string             `json:"hash"`  // hex; equal for catalogs that differ only in version and catalog_uuid
+	Hash            string             `json:"hash"`  // hex; equal for catalogs that differ only in version, catalog_uuid and code_id
 	Bytes           int                `json:"bytes"` // of the body
 	Stored          time.Time          `json:"-"`     // when the last catalog with this hash was stored
 }
@@ -73,33 +72,55 @@ func (db *DB) SaveCatalog(ctx context.Context, m CatalogMeta, body []byte, expor
 	return err
 }
 
-// catalogHash sums a catalog and the exported resources that belong to it. The
-// keys version and catalog_uuid differ at each compile and do not count.
+// catalogHash sums a catalog and the exported resources that belong to it. What
+// differs at each compile or each deploy, though the catalog is the same, does not
+// count: version, catalog_uuid and code_id. PuppetDB's hash leaves them out too.
 func catalogHash(body, exported []byte) (string, error) {
-	d := json.NewDecoder(bytes.NewReader(body))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return "", errors.Join(err, errors.New("no object"))
-	}
 	h := sha256.New()
-	for d.More() {
-		key, err := d.Token()
-		if err != nil {
-			return "", err
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return "", err
-		}
-		if key != "version" && key != "catalog_uuid" {
-			writePart(h, []byte(key.(string))) // a key is always a string
+	err := puppet.Members(body, func(name []byte, value json.RawMessage) error {
+		switch string(name) {
+		case "version", "catalog_uuid", "code_id":
+		default:
+			writePart(h, name)
 			writePart(h, value)
 		}
-	}
-	if _, err := d.Token(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return "", err
 	}
 	writePart(h, exported)
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// ofThisCompile puts the identifiers of a compile into a body that may come from an
+// earlier one.
+func (m *CatalogMeta) ofThisCompile(body []byte) ([]byte, error) {
+	out := make([]byte, 0, len(body)+len(m.CodeID)+len(m.CatalogUUID))
+	err := puppet.Members(body, func(name []byte, value json.RawMessage) error {
+		switch string(name) {
+		case "catalog_uuid":
+			value = quotedOr(m.CatalogUUID, value)
+		case "code_id":
+			value = quotedOr(m.CodeID, value)
+		}
+		key, err := json.Marshal(string(name))
+		out = append(append(append(append(out, ','), key...), ':'), value...)
+		return err
+	})
+	if err != nil || len(out) == 0 {
+		return body, err
+	}
+	out[0] = '{'
+	return append(out, '}'), nil
+}
+
+// quotedOr is a text as JSON, or what stood there when there is none.
+func quotedOr(text string, otherwise json.RawMessage) json.RawMessage {
+	if text == "" {
+		return otherwise
+	}
+	return fmt.Appendf(nil, "%q", text)
 }
 
 // writePart sums a part with its length, so that parts cannot run together.
@@ -173,8 +194,8 @@ func (db *DB) trimCatalogs(ctx context.Context, tx *sql.Tx, certname puppet.Cert
 }
 
 // Catalog returns the last catalog of a node. Its body may come from an earlier
-// compile with the same hash: version and catalog_uuid inside may be older than
-// those in the CatalogMeta.
+// compile with the same hash: version inside may be older than the one in the
+// CatalogMeta.
 func (db *DB) Catalog(ctx context.Context, certname puppet.Certname) (CatalogMeta, []byte, error) {
 	var m CatalogMeta
 	var at stamp
@@ -192,6 +213,9 @@ func (db *DB) Catalog(ctx context.Context, certname puppet.Certname) (CatalogMet
 	body, err := db.zip.unpack(packed)
 	if err != nil {
 		return CatalogMeta{}, nil, fmt.Errorf("query catalog of %s: %w", certname, err)
+	}
+	if body, err = m.ofThisCompile(body); err != nil {
+		return CatalogMeta{}, nil, fmt.Errorf("read catalog of %s: %w", certname, err)
 	}
 	m.Stored = at.time()
 	return m, body, nil

@@ -23,6 +23,31 @@ func lastRecord(tb testing.TB, m *member) journal.Record {
 	return recs[0]
 }
 
+func TestADeployAloneMakesNoNewCatalog(t *testing.T) {
+	m := newMember(t, Options{})
+	save := func(codeID, content string) (size int) {
+		t.Helper()
+		body := fmt.Sprintf(`{"name":"n","code_id":%q,"catalog_uuid":"u","resources":[%q]}`, codeID, content)
+		must(t, m.SaveCatalog(t.Context(), CatalogMeta{Certname: "n", CodeID: codeID, CatalogUUID: "u"}, []byte(body), nil))
+		meta, got, err := m.Catalog(t.Context(), "n")
+		must(t, err)
+		if string(got) != body || meta.CodeID != codeID {
+			t.Errorf("%s: the catalog is %.100s, of code %s", codeID, got, meta.CodeID)
+		}
+		return len(lastRecord(t, m).Body)
+	}
+	content := strings.Repeat("x", 5000)
+	if size := save("a", content); size < 5000 {
+		t.Errorf("first catalog: the record has %d bytes, want the body in it", size)
+	}
+	if size := save("b", content); size > 1000 {
+		t.Errorf("other code, same catalog: the record has %d bytes, want only a hash", size)
+	}
+	if size := save("c", content+"!"); size < 5000 {
+		t.Errorf("other code, other catalog: the record has %d bytes, want the body in it", size)
+	}
+}
+
 func TestUnchangedCatalogIsOnlyAHash(t *testing.T) {
 	m := newMemberAt(t, time.UnixMilli(1_790_000_000_000), Options{})
 	filler := strings.Repeat("x", 5000)
@@ -40,7 +65,7 @@ func TestUnchangedCatalogIsOnlyAHash(t *testing.T) {
 	}
 	meta, body, err := m.Catalog(t.Context(), "n")
 	must(t, err)
-	if meta.CatalogUUID != "u2" || string(body) != string(catalog("u1", "1", filler)) || meta.Bytes == 0 || !meta.Stored.Equal(m.now) {
+	if meta.CatalogUUID != "u2" || string(body) != string(catalog("u2", "1", filler)) || meta.Bytes == 0 || !meta.Stored.Equal(m.now) {
 		t.Errorf("catalog = %+v, %.60s", meta, body)
 	}
 	if size := save("u3", "3", filler+"!"); size < 5000 {
