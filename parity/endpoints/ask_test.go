@@ -20,7 +20,7 @@ import (
 // clientHeaders are those that agents, tools or proxies act on.
 var clientHeaders = []string{
 	"Content-Type", "X-Puppet-Version", "X-Puppet-Compiler-Name", "Etag", "Cache-Control", "Retry-After", "Last-Modified",
-	"Allow", "Location", "Content-Encoding", "Vary", "Connection", "Www-Authenticate", "Content-Disposition",
+	"Allow", "Location", "Content-Encoding", "Connection", "Www-Authenticate", "Content-Disposition",
 }
 
 // A client asks one server as all identities of a site.

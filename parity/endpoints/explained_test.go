@@ -12,7 +12,6 @@ const (
 var explained = []explanation{
 	{reason: "recorded while Debian's module packages were in the real server's `basemodulepath`", endpoint: "environments|environment_modules", field: "^body$", bodies: "openstack/ironic|/usr/share/puppet/modules"},
 	{reason: "recorded out of order, on a CA that did not have this request yet", request: `PUT \| /puppet-ca/v1/certificate_request/.*Accept-Encoding: gzip `, field: "^status$", change: "^200 → 400$"},
-	{reason: "`Vary`: the real server adds `User-Agent` to it, and sends it with refusals too", field: "^Vary$"},
 	{reason: "`X-Puppet-Version` is on answers of `/puppet-admin-api` and on refusals too", field: "^X-Puppet-Version$", change: `^ → 7`},
 	{reason: "text has a Content-Type; the real server sends refusals and some errors without", field: "^Content-Type$", change: `^(text/plain)? → text/plain;charset=utf-8$`},
 	{reason: "`X-Puppet-Compiler-Name` is on catalogs, as later servers have it", field: "^X-Puppet-Compiler-Name$"},
