@@ -13,12 +13,15 @@ import (
 
 // This file fuzzes what clients send: whole requests through the API, and the small decoders below it.
 
-// maxError bounds what a bad request may get back: its path is quoted, its body is not.
+// maxError bounds what a bad request may get back beside what is quoted of its path and header.
 const maxError = 2 << 10
+
+// quoted is how much longer JSON may make a byte: a byte that is no UTF-8 becomes \ufffd.
+const quoted = 6
 
 // wellAnswered holds for every answer to a bad request: a status of the caller's own making, the shape that the
 // client expects, and words that were meant for it.
-func wellAnswered(t *testing.T, a answer, body string) {
+func wellAnswered(t *testing.T, a answer, body string, head ...string) {
 	t.Helper()
 	if a.StatusCode < http.StatusBadRequest {
 		return
@@ -26,7 +29,7 @@ func wellAnswered(t *testing.T, a answer, body string) {
 	if strings.Contains(body, "internal error") || a.StatusCode == http.StatusServiceUnavailable {
 		t.Errorf("%d %s: the fault of a request is taken for ours", a.StatusCode, body)
 	}
-	if len(body) > maxError {
+	if len(body) > maxError+quoted*len(strings.Join(head, "")) {
 		t.Errorf("%d with %d bytes of error: %.300s", a.StatusCode, len(body), body)
 	}
 	if !strings.HasPrefix(a.Header.Get("Content-Type"), "application/json") {
@@ -98,7 +101,7 @@ func FuzzPath(f *testing.F) {
 			return // net/http refuses such a line
 		}
 		a, body := s.do(ask{as: agent, target: target, header: []string{"Accept: application/json, application/octet-stream"}})
-		wellAnswered(t, a, body)
+		wellAnswered(t, a, body, target)
 		if strings.Contains(body, "SECRET") {
 			t.Errorf("%s shows a manifest: %.300s", target, body)
 		}
@@ -164,7 +167,7 @@ func FuzzBodies(f *testing.F) {
 			as: agent, method: http.MethodPut, target: "/puppet/v3/" + endpoint + "/" + agent + "?environment=production", body: string(body),
 			header: []string{"Accept: application/json", "Content-Type: " + kind, "Content-Encoding: " + encoding},
 		})
-		wellAnswered(t, a, answer)
+		wellAnswered(t, a, answer, kind)
 		if facts, err := s.db.Facts(t.Context(), agent); err == nil && facts.Certname != agent || err != nil && fault.KindOf(err) != fault.NotFound {
 			t.Errorf("the store has %+v (%v)", facts, err)
 		}

@@ -123,7 +123,7 @@ func (q *request) bodyReader(limit int64) (io.Reader, error) {
 		}
 		return &boundedReader{r: z, left: limit, limit: limit}, nil
 	default:
-		return nil, fault.New(fault.Unsupported, "Content-Encoding %s is not understood; send gzip, deflate or identity", encoding)
+		return nil, fault.New(fault.Unsupported, "Content-Encoding %.64s is not understood; send gzip, deflate or identity", encoding)
 	}
 }
 
