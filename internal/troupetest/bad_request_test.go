@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,11 +26,12 @@ type badRequest struct {
 func TestBadRequestsAreAnsweredInTheirClientsShapeAndLoggedOnce(t *testing.T) {
 	t.Parallel()
 	m := afflict(t, ServerOptions{})
-	m.WriteCode("production/manifests/site.pp", `node 'well.example.test' { notify { 'well': } }`)
-	m.WriteCode("typo/manifests/site.pp", "node default {\n  notify { 'never'\n}\n")
-	m.WriteCode("noclass/manifests/site.pp", "include no_such_class\n")
-	m.WriteCode("notype/manifests/site.pp", "no_such_type { 'x': }\n")
-	m.WriteCode("failing/manifests/site.pp", "fail('the author said no')\n")
+	for path, text := range badEnvironments() {
+		m.WriteCode(path, text)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(m.Environments, "production/modules/site/files/out")); err != nil {
+		t.Fatal(err)
+	}
 	m.serves(t)
 
 	for _, rows := range [][]badRequest{badCode(), badBodies(), badNames(), badPaths()} {
@@ -77,6 +80,18 @@ func (m *afflicted) peakMemory(t *testing.T) (bytes int) {
 		t.Fatal(err)
 	}
 	return bytes << 10
+}
+
+// badEnvironments are the files of environments that are well and ill.
+func badEnvironments() map[string]string {
+	return map[string]string{
+		"production/manifests/site.pp":       "node 'well.example.test' { notify { 'well': } }\n",
+		"production/modules/site/files/motd": "hello\n",
+		"typo/manifests/site.pp":             "node default {\n  notify { 'never'\n}\n",
+		"noclass/manifests/site.pp":          "include no_such_class\n",
+		"notype/manifests/site.pp":           "no_such_type { 'x': }\n",
+		"failing/manifests/site.pp":          "fail('the author said no')\n",
+	}
 }
 
 func badCode() []badRequest {
@@ -177,6 +192,7 @@ func badPaths() []badRequest {
 		{name: "a zero byte", request: files("modules/site/a%00.txt"), status: 400, body: "Invalid control character", log: "file_content"},
 		missing("slashes", "modules////etc//passwd", "Could not find file_content"),
 		missing("backslashes", `modules/..%5c..%5cetc%5cpasswd`, "Could not find file_content"),
+		missing("a link that leads out", "modules/site/out", "Could not find file_content"),
 		missing("escaped twice", "modules/%252e%252e/%252e%252e/etc/passwd", "Could not find file_content"),
 		missing("a very long path", "modules/site/"+strings.Repeat("x/", 30_000), "Could not find file_content"),
 		{name: "bucket key with dots", request: get("", "", "/puppet/v3/file_bucket_file/sha256/%2e%2e/%2e%2e/etc?environment=production", "Accept: application/octet-stream"), status: 400, body: "Invalid relative path", log: "file_bucket_file"},

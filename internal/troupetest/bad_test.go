@@ -62,7 +62,12 @@ func ask(t *testing.T, m *afflicted, c *http.Client, e Exchange) answer {
 
 func tryAsk(t *testing.T, m *afflicted, c *http.Client, e Exchange) (answer, error) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), e.Method, m.URL(""), strings.NewReader(e.Body))
+	return askAt(t, m.URL(""), c, e)
+}
+
+func askAt(t *testing.T, server string, c *http.Client, e Exchange) (answer, error) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), e.Method, server, strings.NewReader(e.Body))
 	if err != nil {
 		t.Fatal(err)
 	}
