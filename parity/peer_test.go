@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/json"
 	"encoding/pem"
 	"io"
 	"net"
@@ -32,7 +31,7 @@ const serverName = "puppet.example.test"
 // peer is a server, troupe or the real one.
 type peer struct {
 	name  string
-	addr  string
+	addr  string          // by a name that its certificate has: Jetty compares it with what TLS asked for
 	key   *rsa.PrivateKey // of all nodes
 	roots *x509.CertPool
 	certs map[string]tls.Certificate // by certname
@@ -44,7 +43,11 @@ func newPeer(t *testing.T, name, addr string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{name: name, addr: addr, key: key, roots: x509.NewCertPool(), certs: map[string]tls.Certificate{}}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{name: name, addr: net.JoinHostPort("localhost", port), key: key, roots: x509.NewCertPool(), certs: map[string]tls.Certificate{}}
 	first := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, // a first request cannot know the CA
 	}}
@@ -92,11 +95,6 @@ func (p *peer) client(t *testing.T, n corpus.Node) *http.Client {
 		pair = p.enroll(t, n)
 		p.certs[n.Certname] = pair
 	}
-	_, port, err := net.SplitHostPort(p.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.addr = net.JoinHostPort("localhost", port) // a name that the certificate has
 	return &http.Client{Timeout: 10 * time.Minute, Transport: &http.Transport{
 		TLSClientConfig:    &tls.Config{RootCAs: p.roots, Certificates: []tls.Certificate{pair}},
 		DisableCompression: true, DisableKeepAlives: true,
@@ -118,7 +116,7 @@ func (p *peer) enroll(t *testing.T, n corpus.Node) tls.Certificate {
 		t.Fatal(err)
 	}
 	anyone := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: p.roots, ServerName: "localhost"}, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{RootCAs: p.roots}, DisableKeepAlives: true,
 	}}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request})
 	if put := p.do(t, anyone, http.MethodPut, "/puppet-ca/v1/certificate_request/"+n.Certname, nil, string(text)); put.status != http.StatusOK {
@@ -132,6 +130,9 @@ func (p *peer) enroll(t *testing.T, n corpus.Node) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: p.key}
 }
 
+// ofAgent is what an agent of 7 or 8 accepts that has no msgpack.
+const ofAgent = "application/vnd.puppet.rich+json, application/json, text/pson"
+
 // formats are the ways to ask for a catalog: what an agent accepts, by name.
 var formats = []struct{ name, accept string }{
 	{"rich json", "application/vnd.puppet.rich+json"},
@@ -139,7 +140,7 @@ var formats = []struct{ name, accept string }{
 	{"pson", "text/pson"},
 	{"msgpack", "application/x-msgpack"},
 	{"rich msgpack", "application/vnd.puppet.rich+msgpack"},
-	{"an agent of 7 or 8", "application/vnd.puppet.rich+json, application/json, text/pson"},
+	{"an agent of 7 or 8", ofAgent},
 	{"an agent with msgpack", "application/vnd.puppet.rich+msgpack, application/vnd.puppet.rich+json, application/x-msgpack, application/json, text/pson"},
 }
 
@@ -158,45 +159,6 @@ func (p *peer) v3(t *testing.T, n corpus.Node, accept string) answer {
 	}, "&")
 	return p.do(t, p.client(t, n), http.MethodPost, "/puppet/v3/catalog/"+n.Certname+"?environment="+n.Environment,
 		[]string{"Content-Type", "application/x-www-form-urlencoded", "Accept", accept}, form)
-}
-
-// v4 asks as a service does, on behalf of the node.
-func (p *peer) v4(t *testing.T, n corpus.Node) answer {
-	t.Helper()
-	facts, err := n.Facts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var document struct{ Values json.RawMessage }
-	if err := json.Unmarshal(facts, &document); err != nil {
-		t.Fatal(err)
-	}
-	body, err := json.Marshal(map[string]any{
-		"certname": n.Certname, "environment": n.Environment, "persistence": map[string]bool{"facts": false, "catalog": false},
-		"facts": map[string]any{"values": document.Values}, "transaction_uuid": "00000000-0000-0000-0000-000000000000",
-		"trusted_facts": map[string]any{"values": map[string]any{
-			"authenticated": "remote", "certname": n.Certname, "hostname": strings.TrimSuffix(n.Certname, ".example.test"),
-			"domain": "example.test", "extensions": map[string]any{"pp_role": n.Role}, "external": map[string]any{},
-		}},
-		"options": map[string]any{"prefer_requested_environment": true},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.do(t, p.client(t, n), http.MethodPost, "/puppet/v4/catalog", []string{"Content-Type", "application/json"}, string(body))
-}
-
-// codeID is what the server calls the version of the node's environment.
-func (p *peer) codeID(t *testing.T, n corpus.Node) string {
-	t.Helper()
-	got := p.v3(t, n, formats[0].accept)
-	var catalog struct {
-		CodeID string `json:"code_id"`
-	}
-	if err := json.Unmarshal(got.body, &catalog); err != nil || catalog.CodeID == "" {
-		t.Fatalf("%s: no code_id in the catalog of %s: %d %v\n%s", p.name, n.Certname, got.status, err, got.body[:min(len(got.body), 800)])
-	}
-	return catalog.CodeID
 }
 
 // normal is the answer in the form that is compared.

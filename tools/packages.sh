@@ -6,7 +6,10 @@
 set -eu
 
 packages="puppet-agent hiera-eyaml ruby-puppetserver-ca-cli debootstrap util-linux
-	puppet-module-puppetlabs-stdlib puppet-module-puppetlabs-concat $*"
+	puppet-module-puppetlabs-stdlib puppet-module-puppetlabs-concat puppet-module-puppetlabs-host-core
+	puppet-module-puppetlabs-cron-core puppet-module-puppetlabs-sshkeys-core puppet-module-puppetlabs-firewall
+	puppet-module-aboe-chrony puppet-module-puppetlabs-apache puppet-module-puppetlabs-apt
+	puppet-module-puppetlabs-ntp $*"
 
 missing=
 for package in $packages; do

@@ -30,5 +30,6 @@ class profile::language (
   contain profile::language::rich
   contain profile::language::resources
   include profile::language::texts
-  include profile::peers
+  @@profile::check { "of ${node}": port => 8080, tag => 'own' }
+  Profile::Check <<| tag == 'own' and title == "of ${node}" |>>
 }

@@ -16,7 +16,7 @@ class profile::language::texts {
     'slice'    => $list.slice(2),
     'keys'     => $hash.reduce([]) |$m, $kv| { $m + [$kv[0]] },
     'group'    => $list.group_by |$x| { $x.length },
-    'tree'     => $hash.tree_each({ include_containers => false }).map |$path, $v| { "${path}=${v}" },
+    'tree'     => Array($hash.tree_each({ include_containers => false })),
     'sort'     => $list.sort |$a, $b| { compare($a, $b) },
     'dig'      => $hash.dig('a', 'b', 1, 'c'),
     'get'      => "${get($facts, 'os.name')} ${getvar('facts.os.family')} ${hash['a']['b'][0]}",
