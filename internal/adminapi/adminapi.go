@@ -38,6 +38,7 @@ type Member struct {
 	Compiler   engine.Compiler
 	Classifier *classifier.Classifier
 	Name       string                          // the member's certname
+	HostName   string                          // $server_facts['servername']; "" means Name
 	ServerIP   string                          // $server_facts['serverip']; "" leaves it out
 	ServerIP6  string                          // likewise serverip6
 	CustomOIDs map[string]string               // OID to short name, of custom_trusted_oid_mapping.yaml

@@ -73,7 +73,7 @@ func (a *API) inputsOf(ctx context.Context, name puppet.Certname) (*Inputs, erro
 // serverFacts are what an agent's compile gets; Puppet itself adds serverversion
 // and environment.
 func (a *API) serverFacts() map[string]string {
-	facts := map[string]string{"servername": a.m.Name}
+	facts := map[string]string{"servername": cmp.Or(a.m.HostName, a.m.Name)}
 	if a.m.ServerIP != "" {
 		facts["serverip"] = a.m.ServerIP
 	}

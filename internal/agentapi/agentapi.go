@@ -35,7 +35,8 @@ type Engine interface {
 
 // Options tunes an API. The zero value is right but for ServerName.
 type Options struct {
-	ServerName         string             // this member's certname: $servername, X-Puppet-Compiler-Name
+	ServerName         string             // this member's certname: X-Puppet-Compiler-Name
+	HostName           string             // $servername, which in Puppet is the host's own name; "" means ServerName
 	ServerIP           string             // $serverip; "" leaves the fact out
 	ServerIP6          string             // $serverip6; "" leaves the fact out
 	Version            string             // Puppet's version as agents see it; "" means 7.23.0

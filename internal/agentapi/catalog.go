@@ -1,6 +1,7 @@
 package agentapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -183,7 +184,7 @@ func classifyFault(name puppet.Certname, err error) error {
 // serverFacts are $server_facts but serverversion and environment, which the
 // engine knows.
 func (a *API) serverFacts() map[string]string {
-	facts := map[string]string{"servername": a.o.ServerName}
+	facts := map[string]string{"servername": cmp.Or(a.o.HostName, a.o.ServerName)}
 	if a.o.ServerIP != "" {
 		facts["serverip"] = a.o.ServerIP
 	}

@@ -9,6 +9,9 @@ import (
 
 // This file finds the default certname.
 
+// HostName returns this machine's full name, as Facter finds it, in lower case.
+func HostName() string { return hostCertname("/") }
+
 // hostCertname returns the host's full name in lower case: as Puppet does, the
 // host name, completed by /etc/hosts or by the domain of resolv.conf. It is
 // "localhost" when the host has no name. The network is not asked.

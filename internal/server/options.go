@@ -146,7 +146,7 @@ func guardOptions(cfg *config.Config, m *member) (authz.GuardOptions, error) {
 func agentOptions(cfg *config.Config, m *member) agentapi.Options {
 	ip4, ip6 := ownAddresses()
 	return agentapi.Options{
-		ServerName: cfg.Certname, ServerIP: ip4, ServerIP6: ip6, Version: m.engine.Stats().Puppet,
+		ServerName: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, Version: m.engine.Stats().Puppet,
 		DefaultEnvironment: puppet.Environment(cfg.Puppet["environment"]),
 		MaxRetryAfter:      cfg.HTTP.MaxRetryAfter,
 		Limits:             agentapi.Limits{Catalog: cfg.HTTP.MaxBody.Facts, Facts: cfg.HTTP.MaxBody.Facts, Report: cfg.HTTP.MaxBody.Report, Bucket: cfg.HTTP.MaxBody.Bucket},

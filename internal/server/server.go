@@ -406,7 +406,7 @@ func (m *member) runAdmin(ctx context.Context) error {
 	ip4, ip6 := ownAddresses()
 	api := adminapi.New(adminapi.Member{
 		Authority: m.authority, Store: m.store, Journal: m.journal, Code: m.code, Compiler: m.engine, Classifier: m.classifier,
-		Name: cfg.Certname, ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
+		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)
 }

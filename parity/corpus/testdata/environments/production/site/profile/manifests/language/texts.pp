@@ -34,7 +34,7 @@ class profile::language::texts {
       notice('$not ${interpolated}') # \t
       | RAW
     'types'    => [type(1), type('a'), type([1, 'b'], generalized), 5 =~ Integer[1, 4], { 'port' => 80 } =~ Profile::Site, Profile::Port],
-    'server'   => [$server_facts['servername'], $server_facts['environment'], $servername =~ String, $environment],
+    'server'   => [$server_facts['servername'] == $servername, $server_facts['environment'], $servername =~ String, $environment],
     'trusted'  => [$trusted['authenticated'], $trusted['hostname'], $trusted['domain'], $trusted['extensions'], $trusted['external']],
     'old'      => [old_sum(1, ['2', 3]), fqdn_rand(1000, 'seed'), md5('ü'), sha256('ü'), generate('/bin/echo', 'generated'), file('profile/motd'), inline_template('<%= @list.first %> <%= scope.lookupvar("site") %>')],
     'stdlib'   => [merge({ 'a' => 1 }, { 'b' => 2 }), deep_merge({ 'a' => { 'b' => 1 } }, { 'a' => { 'c' => 2 } }), to_json({ 'b' => [1, 'ü'] }), to_yaml({ 'b' => [1, 'ü'] }), pick('', 'x'), range('a', 'e'), unique(['a', 'a']), shell_escape("it's"), strftime(Timestamp('2024-02-29T00:00:00'), '%F', 'UTC'), seeded_rand(100, 'x'), base64('encode', 'ü'), hash(['a', 1]), delete_undef_values({ 'a' => undef }), loadyaml('/nonexistent', { 'x' => 1 })],
