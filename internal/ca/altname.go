@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"troupe/internal/fault"
@@ -22,12 +23,24 @@ func newAltNames(dns []string, ips []net.IP) altNames { return altNames{dns: dns
 func (a altNames) list() []string {
 	var all []string
 	for _, ip := range a.ips {
-		all = append(all, "IP:"+ip.String())
+		all = append(all, "IP:"+ipText(ip))
 	}
 	for _, n := range a.dns {
 		all = append(all, "DNS:"+n)
 	}
 	return all
+}
+
+// ipText writes an address as Java does, which never shortens zeros.
+func ipText(ip net.IP) string {
+	if v4 := ip.To4(); v4 != nil || len(ip) != net.IPv6len {
+		return ip.String()
+	}
+	groups := make([]string, 0, net.IPv6len/2)
+	for i := 0; i < net.IPv6len; i += 2 {
+		groups = append(groups, strconv.FormatUint(uint64(ip[i])<<8|uint64(ip[i+1]), 16))
+	}
+	return strings.Join(groups, ":")
 }
 
 // with returns a with name among the DNS names. Every certificate carries its own

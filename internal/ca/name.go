@@ -15,6 +15,10 @@ var (
 	eachSegment  = regexp.MustCompile(`^[0-9A-Za-z\-_]*[0-9A-Za-z_]$`)
 )
 
+// maxName keeps NAME.pem a possible file name: puppetserver cannot store a name of
+// 251 letters, and one could not be exported.
+const maxName = 250
+
 // checkSubject refuses what puppetserver's validate-subject! refuses, in its
 // order and words: url is the name in the request's path, subject the common
 // name in the certificate request.
@@ -40,7 +44,7 @@ func checkSubject(url, subject string) (puppet.Certname, error) {
 		}
 	}
 	name, err := puppet.ParseCertname(subject)
-	if err != nil {
+	if err != nil || len(name) > maxName {
 		return "", errSubjectFormat()
 	}
 	return name, nil

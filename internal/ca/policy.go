@@ -205,11 +205,24 @@ func requestedExtensions(csr *x509.CertificateRequest) []pkix.Extension {
 	var all []pkix.Extension
 	altName := knownOIDs().altName
 	for _, e := range csr.Extensions {
-		if !e.Id.Equal(altName) {
-			all = append(all, pkix.Extension{Id: e.Id, Value: e.Value})
+		if e.Id.Equal(altName) {
+			continue
 		}
+		value := e.Value
+		if rest, err := asn1.Unmarshal(value, new(asn1.RawValue)); err != nil || len(rest) > 0 {
+			value = utf8String(value) // bare text, of very old agents: puppetserver gives it its type
+		}
+		all = append(all, pkix.Extension{Id: e.Id, Value: value})
 	}
 	return all
+}
+
+func utf8String(text []byte) []byte {
+	der, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: text})
+	if err != nil {
+		panic("ca: encode a string: " + err.Error()) // of bytes in memory: cannot fail
+	}
+	return der
 }
 
 // maxRequest is the size of a request in PEM form; a real one has 2 KB.
@@ -227,7 +240,7 @@ func parseRequest(text []byte) (*x509.CertificateRequest, error) {
 	if len(ders) != 1 {
 		return nil, fault.New(fault.Invalid, "Request body must hold one certificate request in PEM form, not %d", len(ders))
 	}
-	csr, err := x509.ParseCertificateRequest(ders[0])
+	csr, err := decodeRequest(ders[0])
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "Certificate request could not be parsed: %v", err)
 	}
@@ -237,8 +250,22 @@ func parseRequest(text []byte) (*x509.CertificateRequest, error) {
 	if _, err := x509.MarshalPKIXPublicKey(csr.PublicKey); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "Certificate request has a key of an unknown type: use RSA or EC")
 	}
-	if csr.Subject.CommonName == "" {
-		return nil, fault.New(fault.Invalid, "Certificate request has no common name")
+	return csr, nil
+}
+
+// decodeRequest parses a request. Of several common names puppetserver takes the
+// first, and Go the last: the name that is judged must be the one that is shown.
+func decodeRequest(der []byte) (*x509.CertificateRequest, error) {
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, err
+	}
+	commonName := knownOIDs().commonName
+	for _, n := range csr.Subject.Names {
+		if text, ok := n.Value.(string); ok && n.Type.Equal(commonName) {
+			csr.Subject.CommonName = text
+			break
+		}
 	}
 	return csr, nil
 }

@@ -31,7 +31,7 @@ func (a *Authority) Sign(ctx context.Context, name puppet.Certname, ttl time.Dur
 	if der == nil {
 		return a.nothingToSign(ctx, name)
 	}
-	csr, err := x509.ParseCertificateRequest(der)
+	csr, err := decodeRequest(der)
 	if err != nil {
 		return fmt.Errorf("parse stored request of %s: %w", name, err)
 	}
