@@ -6,7 +6,6 @@ package ca
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +13,6 @@ import (
 
 	"troupe/internal/troupetest"
 )
-
-var update = flag.Bool("update", false, "write what the real server answers to testdata")
 
 func TestMain(m *testing.M) { os.Exit(troupetest.Main(m)) }
 
@@ -69,14 +66,4 @@ func readFile(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(text)
-}
-
-func writeFile(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
 }

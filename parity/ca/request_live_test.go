@@ -3,8 +3,12 @@
 package ca
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/json"
+	"flag"
 	"maps"
 	"net/url"
 	"os"
@@ -19,6 +23,8 @@ import (
 )
 
 // This file asks the real server, and records its answers with -update.
+
+var update = flag.Bool("update", false, "write what the real server answers to testdata")
 
 func TestTheRecordingIsWhatTheRealServerAnswers(t *testing.T) {
 	if _, err := os.Stat(folder); err != nil && *update {
@@ -292,5 +298,33 @@ func againRows(t *testing.T) []Row {
 		twice("signed for a long time", true, act("signed-for-a-long-time", `{"desired_state":"signed","cert_ttl":630720000}`)),
 		twice("revoked while waiting", true, act("revoked-while-waiting", revoked)),
 		twice("revoked twice", true, act("revoked-twice", signed), act("revoked-twice", revoked), act("revoked-twice", revoked)),
+	}
+}
+
+func writeRecording(t *testing.T, s suite, rows []Row) {
+	t.Helper()
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := json.NewEncoder(z)
+	e.SetIndent("", " ")
+	if err := e.Encode(rows); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.recording(), b.String())
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

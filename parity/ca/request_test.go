@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"os"
@@ -99,22 +98,4 @@ func readRecording(t *testing.T, s suite) []Row {
 		t.Fatal(err)
 	}
 	return rows
-}
-
-func writeRecording(t *testing.T, s suite, rows []Row) {
-	t.Helper()
-	var b bytes.Buffer
-	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := json.NewEncoder(z)
-	e.SetIndent("", " ")
-	if err := e.Encode(rows); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, s.recording(), b.String())
 }
