@@ -12,7 +12,8 @@ class Puppet::Resource::Oracle < Puppet::Indirector::Code
   def search(request)
     QUERY['exported'].select { |r| r['type'] == request.key.to_s }.map do |r|
       type = Puppet::Pops::Evaluator::Runtime3ResourceSupport.find_resource_type(request.options[:scope], r['type'])
-      parameters = r['parameters'].map { |n, v| Puppet::Parser::Resource::Param.new(name: n, value: v) }
+      # The keys of an object leave PuppetDB in PostgreSQL's order: by length, then by bytes.
+      parameters = r['parameters'].sort_by { |n, _| [n.bytesize, n] }.map { |n, v| Puppet::Parser::Resource::Param.new(name: n, value: v) }
       found = Puppet::Parser::Resource.new(type, r['title'], parameters: parameters, scope: request.options[:scope])
       found.collector_id = "#{r['certname']}|#{r['type']}|#{r['title']}"
       found

@@ -59,7 +59,9 @@ class Puppet::Resource::Troupe < Puppet::Indirector::Code
   private
 
   def resource(found, scope)
-    parameters = (found['parameters'] || {}).map { |name, value| Puppet::Parser::Resource::Param.new(name: name, value: value) }
+    # In the order in which PostgreSQL keeps the keys of an object, which is how they come from PuppetDB.
+    ordered = (found['parameters'] || {}).sort_by { |name, _| [name.bytesize, name] }
+    parameters = ordered.map { |name, value| Puppet::Parser::Resource::Param.new(name: name, value: value) }
     type = Puppet::Pops::Evaluator::Runtime3ResourceSupport.find_resource_type(scope, found['type'])
     resource = Puppet::Parser::Resource.new(type, found['title'], parameters: parameters, scope: scope)
     # Tells apart the same resource found by two collectors and two resources of one title.
