@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +47,11 @@ func (a *API) getCatalog(w http.ResponseWriter, q *request) error {
 	node, version, err := a.findNode(ctx, name, requested)
 	if err != nil {
 		return err
+	}
+	if !version.Settings.RichData { // such an environment does not have the rich formats at all
+		if f, err = q.accepted(slices.DeleteFunc(slices.Clone(catalogFormats), format.rich)); err != nil {
+			return err
+		}
 	}
 	w.Header().Set("X-Puppet-Compiler-Name", a.o.ServerName)
 	if node.Environment != requested && q.params.Has("check_environment") && q.params.Get("check_environment") != "false" {
