@@ -68,7 +68,11 @@ func compareWith(t *testing.T, name, chroot string) *comparison {
 	}
 	for _, f := range formats {
 		for _, n := range nodes {
-			c.compare(n, f.name, c.got.v3(t, n, f.accept), c.want.v3(t, n, f.accept))
+			got, want := c.got.v3(t, n, f.accept), c.want.v3(t, n, f.accept)
+			if want.status == http.StatusNotAcceptable && isMsgpack(got) { // it has no gem for it: the meaning is compared with its JSON
+				want = c.want.v3(t, n, strings.Replace(strings.Replace(f.accept, "rich+msgpack", "rich+json", 1), "x-msgpack", "json", 1))
+			}
+			c.compare(n, f.name, got, want)
 		}
 	}
 	for _, n := range nodes {
