@@ -146,6 +146,9 @@ func compareWithLibrary(t *testing.T, lib []string) {
 		q.Facts.Values = json.RawMessage(`{"os":{"family":"Debian"},"trouble":"none","role":"of the fact"}`)
 	}
 	plain := func(q *engine.Request) { q.Rich = false }
+	odd := func(q *engine.Request) { // a name that templates know by another, which is taken as well
+		q.Facts.Values = json.RawMessage(`{"os":{"family":"Debian"},"trouble":"none","odd_name":1,"odd-name":2}`)
+	}
 	static := func(q *engine.Request) { q.Static, q.ChecksumTypes = true, []string{"sha256", "md5"} }
 
 	rows := []struct {
@@ -156,6 +159,7 @@ func compareWithLibrary(t *testing.T, lib []string) {
 		{"a default node with rich data", "db01.example.test", func(*engine.Request) {}},
 		{"the same node once more", "db01.example.test", func(*engine.Request) {}},
 		{"without rich data", "db01.example.test", plain},
+		{"facts of odd names", "db01.example.test", odd},
 		{"collectors, exports and stages", "web01.example.test", func(*engine.Request) {}},
 		{"static", "web01.example.test", static},
 		{"static without rich data", "db01.example.test", func(q *engine.Request) { plain(q); static(q) }},
@@ -186,7 +190,10 @@ func compareWithLibrary(t *testing.T, lib []string) {
 
 func TestErrorsAreThoseOfThePlainLibrary(t *testing.T) {
 	r := newRig(t)
-	requests := []engine.Request{r.request("broken.example.test"), r.request("syntax.example.test")}
+	var requests []engine.Request
+	for _, certname := range []puppet.Certname{"broken", "syntax", "template", "template"} {
+		requests = append(requests, r.request(certname+".example.test"))
+	}
 	for i, answer := range r.oracle(requests, nil, "/bin/false") {
 		t.Run(string(requests[i].Certname), func(t *testing.T) {
 			_, err := r.Compile(t.Context(), requests[i])

@@ -9,6 +9,8 @@ require_relative 'timings'
 require_relative 'compilation'
 require_relative 'class_listing'
 require_relative 'worker'
+require_relative 'faster_autoload'
+require_relative 'faster_templates'
 
 module Troupe
   # A Zygote holds one version of one environment. It is warmed by compiling
@@ -29,6 +31,8 @@ module Troupe
       require 'puppet/node/facts'
       Puppet::Pops::Loaders.prepend(PuppetdbQuery)
       Puppet::Pops::Parser::EvaluatingParser.prepend(Timings::Parsing)
+      FasterAutoload.install
+      FasterTemplates.install
     end
 
     def initialize(channel, lifeline)

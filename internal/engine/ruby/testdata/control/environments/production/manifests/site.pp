@@ -14,6 +14,10 @@ node 'broken.example.test' {
   include fixture::no_such_class
 }
 
+node 'template.example.test' {
+  notify { template('fixture/broken.erb'): }
+}
+
 node 'syntax.example.test' {
   include fixture::syntax
 }
