@@ -97,13 +97,14 @@ func renewsItself(csr *x509.CertificateRequest) bool {
 	return false
 }
 
-// judge refuses what may not be signed, in puppetserver's order (validate-csr).
+// judge refuses what may not be signed, in puppetserver's order (validate-csr). The key comes before the signature, since
+// Go checks no signature of a key that is too short for it.
 func (p *Policy) judge(name string, csr *x509.CertificateRequest) (puppet.Certname, error) {
 	certname, err := checkSubject(name, csr.Subject.CommonName)
 	if err != nil {
 		return "", err
 	}
-	for _, check := range []func(*x509.CertificateRequest) error{p.checkAltNames, p.checkAuthorization, checkExtensions, checkSignature, p.checkKey} {
+	for _, check := range []func(*x509.CertificateRequest) error{p.checkAltNames, p.checkAuthorization, checkExtensions, p.checkKey, checkSignature} {
 		if err := check(csr); err != nil {
 			return "", err
 		}

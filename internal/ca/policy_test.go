@@ -144,6 +144,25 @@ func TestABrokenRequestIsRefused(t *testing.T) {
 	})
 }
 
+// TestAKeyTooShortForGoIsRefusedForItsLength: Go checks no signature of such a key, and would call it forged. The request
+// comes from OpenSSL, since Go makes none either.
+func TestAKeyTooShortForGoIsRefusedForItsLength(t *testing.T) {
+	const short = `-----BEGIN CERTIFICATE REQUEST-----
+MIHSMH4CAQAwGTEXMBUGA1UEAwwOYS5leGFtcGxlLnRlc3QwXDANBgkqhkiG9w0B
+AQEFAANLADBIAkEAuyce1u9jksKyXmQsQYytSOKgu6jJaJVQ6Q26NZfSbet1URV+
+C6evceM3RT9APSwBf/NWime5BhT5DKtRHABYGwIDAQABoAAwDQYJKoZIhvcNAQEL
+BQADQQAN3QX/zteFScVDzXXCrPvMFF+x/8n4MdaHnX1tqXji4a9D6PzKOtcGKO87
+1ckeZiwW3EeNmaYiiKlGrugqHuXa
+-----END CERTIFICATE REQUEST-----
+`
+	b := newBench(t, testOptions())
+	if err := b.SubmitRequest(t.Context(), "a.example.test", []byte(short)); err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, b.Sign(t.Context(), "a.example.test", 0), fault.Conflict, "CSR 'a.example.test' has an RSA key of 512 bits; the shortest that is signed has 2048. "+
+		"Remove the agent's ssl folder, set keylength to at least 2048 in its puppet.conf and run it again.")
+}
+
 func TestDuplicatesReplaceWhenAllowed(t *testing.T) {
 	o := testOptions()
 	o.Policy.AllowDuplicateCerts = true
