@@ -35,7 +35,7 @@ type Member struct {
 	Store      *store.DB
 	Journal    *journal.Journal
 	Code       *code.Repo
-	Compiler   engine.Compiler
+	Compiler   Engine
 	Classifier *classifier.Classifier
 	Name       string                          // the member's certname
 	HostName   string                          // $server_facts['servername']; "" means Name
@@ -43,6 +43,15 @@ type Member struct {
 	ServerIP6  string                          // likewise serverip6
 	CustomOIDs map[string]string               // OID to short name, of custom_trusted_oid_mapping.yaml
 	Reload     func(ctx context.Context) error // reads configuration and certificates again
+}
+
+// An Engine compiles catalogs and looks data up.
+type Engine interface {
+	engine.Compiler
+
+	// Lookup returns a *fault.Error of kind Failed, with Puppet's own words, if the data or the code cannot be read. That
+	// nothing is found is no error.
+	Lookup(ctx context.Context, q engine.LookupRequest) (engine.LookupResult, error)
 }
 
 // API serves one member's operator.
@@ -79,6 +88,7 @@ func (a *API) routes() map[string]handler {
 		"GET /v1/reports":                  a.reports,
 		"GET /v1/reports/{id}":             a.report,
 		"POST /v1/compile":                 a.compile,
+		"POST /v1/lookup":                  a.lookup,
 		"POST /v1/redact":                  a.redact,
 		"POST /v1/reload":                  a.reload,
 	}

@@ -42,6 +42,7 @@ type parts struct {
 // fixedEngine answers what a test wants, and keeps what it was asked.
 type fixedEngine struct {
 	asked  engine.Request
+	lookup engine.LookupRequest
 	result engine.Result
 	err    error
 }
@@ -49,6 +50,11 @@ type fixedEngine struct {
 func (e *fixedEngine) Compile(_ context.Context, q engine.Request) (engine.Result, error) {
 	e.asked = q
 	return e.result, e.err
+}
+
+func (e *fixedEngine) Lookup(_ context.Context, q engine.LookupRequest) (engine.LookupResult, error) {
+	e.asked, e.lookup = q.Node, q
+	return engine.LookupResult{Output: "--- found\n", Found: true}, e.err
 }
 
 func serve(t testing.TB) *parts {

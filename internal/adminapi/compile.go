@@ -43,39 +43,16 @@ func (a *API) compile(r *http.Request) (any, error) {
 	if err := decode(r, &q); err != nil {
 		return nil, err
 	}
-	name, err := puppet.ParseCertname(q.Certname)
+	ask, in, err := a.subject(r.Context(), q, (*Inputs).factsFor)
 	if err != nil {
 		return nil, err
 	}
-	ctx := r.Context()
-	in := q.Inputs
-	if in == nil {
-		if in, err = a.inputsOf(ctx, name); err != nil {
-			return nil, err
-		}
-	}
-	facts, err := in.factsFor(name, q.Facts)
-	if err != nil {
-		return nil, err
-	}
-	env, err := puppet.ParseEnvironment(cmp.Or(q.Environment, in.Environment, "production"))
-	if err != nil {
-		return nil, err
-	}
-	version, err := a.m.Code.Current(ctx, env)
-	if err != nil {
-		return nil, err
-	}
-	version.Retain()
-	defer version.Release()
+	defer ask.Version.Release()
 
 	start := time.Now()
-	result, err := a.m.Compiler.Compile(ctx, engine.Request{
-		Certname: name, Version: version, Classes: in.Classes, Parameters: in.Parameters, Facts: facts,
-		Trusted: in.trusted(name), ServerFacts: in.ServerFacts,
-		Rich: true, Static: version.Settings.StaticCatalogs, ChecksumTypes: checksumTypes(), Patient: true,
-	})
-	out := CompileResult{Environment: string(env), CodeID: version.ID, Seconds: time.Since(start).Seconds(), Stale: in.Stale}
+	ask.Rich, ask.Static, ask.ChecksumTypes = true, ask.Version.Settings.StaticCatalogs, checksumTypes()
+	result, err := a.m.Compiler.Compile(r.Context(), ask)
+	out := CompileResult{Environment: string(ask.Version.Environment), CodeID: ask.Version.ID, Seconds: time.Since(start).Seconds(), Stale: in.Stale}
 	if failed, ok := errors.AsType[*engine.CompileError](err); ok {
 		out.Error, out.Logs, out.Timings = failed.Msg, failed.Logs, seconds(failed.Timings)
 		return out, nil
@@ -91,6 +68,38 @@ func (a *API) compile(r *http.Request) (any, error) {
 	}
 	out.Timings = seconds(result.Timings)
 	return out, nil
+}
+
+// subject is the node that a request is about, as its agent would be, with the code that it would get. The caller releases
+// the version.
+func (a *API) subject(ctx context.Context, q CompileRequest, facts func(*Inputs, puppet.Certname, json.RawMessage) (puppet.Facts, error)) (engine.Request, *Inputs, error) {
+	name, err := puppet.ParseCertname(q.Certname)
+	if err != nil {
+		return engine.Request{}, nil, err
+	}
+	in := q.Inputs
+	if in == nil {
+		if in, err = a.inputsOf(ctx, name); err != nil {
+			return engine.Request{}, nil, err
+		}
+	}
+	values, err := facts(in, name, q.Facts)
+	if err != nil {
+		return engine.Request{}, nil, err
+	}
+	env, err := puppet.ParseEnvironment(cmp.Or(q.Environment, in.Environment, "production"))
+	if err != nil {
+		return engine.Request{}, nil, err
+	}
+	version, err := a.m.Code.Current(ctx, env)
+	if err != nil {
+		return engine.Request{}, nil, err
+	}
+	version.Retain()
+	return engine.Request{
+		Certname: name, Version: version, Classes: in.Classes, Parameters: in.Parameters, Facts: values,
+		Trusted: in.trusted(name), ServerFacts: in.ServerFacts, Patient: true,
+	}, in, nil
 }
 
 // checksumTypes is what agents of Puppet 7 and 8 send, so that the metadata of

@@ -110,7 +110,7 @@ Start with:  troupe demo                     a member and a real agent, in a tem
 	f.StringVar(&c.conf, "confdir", "", "`folder` of puppet.conf; \"none\" reads none (default: /etc/puppetlabs/puppet or /etc/puppet)")
 	f.StringVarP(&c.output, "output", "o", "table", "`format` of the result: table or json")
 	root.AddCommand(
-		newServer(c), newDemo(c), newConfig(c), newCA(c), newNode(c), newReport(c), newCompile(c), newJournal(c), newLoad(c), newVersion(c),
+		newServer(c), newDemo(c), newConfig(c), newCA(c), newNode(c), newReport(c), newCompile(c), newLookup(c), newJournal(c), newLoad(c), newVersion(c),
 	)
 	return root
 }

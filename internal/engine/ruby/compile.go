@@ -31,7 +31,7 @@ func (p *Pool) Compile(ctx context.Context, q engine.Request) (engine.Result, er
 	a, err := p.run(ctx, q, command)
 	p.metrics.observe(time.Since(start), a, err)
 	if err != nil {
-		return engine.Result{}, p.describe(q, err)
+		return engine.Result{}, p.describe(q, compiling(q), err)
 	}
 	if a.Event != "done" {
 		return engine.Result{}, p.failure(q, a)
@@ -52,7 +52,7 @@ func (p *Pool) Compile(ctx context.Context, q engine.Request) (engine.Result, er
 func (p *Pool) EnvironmentClasses(ctx context.Context, v *code.Version) (json.RawMessage, error) {
 	a, err := p.run(ctx, engine.Request{Version: v}, plainCommand{Op: "classes", Deadline: seconds(p.o.Deadline)})
 	if err != nil {
-		return nil, p.describe(engine.Request{Version: v}, err)
+		return nil, p.describe(engine.Request{Version: v}, "Listing the classes", err)
 	}
 	if a.Event != "done" {
 		return nil, fault.New(fault.Failed, "%s", a.Message)
@@ -147,17 +147,16 @@ func (p *Pool) attempt(ctx context.Context, q engine.Request, command any, start
 	return answer{event: e, body: body, restore: z.restore, pid: w.pid, queued: queued, took: took}, nil
 }
 
+func compiling(q engine.Request) string { return "Compiling the catalog of " + string(q.Certname) }
+
 // describe turns what happened to a worker into what the agent and the operator
 // should know.
-func (p *Pool) describe(q engine.Request, err error) error {
+func (p *Pool) describe(q engine.Request, what string, err error) error {
 	lost, ok := errors.AsType[*lostError](err)
 	if !ok {
 		return err
 	}
-	what, env := "Compiling the catalog of "+string(q.Certname), q.Version.Environment
-	if q.Certname == "" {
-		what = "Listing the classes"
-	}
+	env := q.Version.Environment
 	switch lost.cause {
 	case cancelled:
 		return fault.Wrap(fault.Unavailable, err, "%s was stopped because the request ended", what)
@@ -190,7 +189,7 @@ func (p *Pool) fail(q engine.Request, cause error, format string, args ...any) e
 func (p *Pool) failure(q engine.Request, a answer) error {
 	msg := a.Message
 	if a.Memory {
-		msg = p.tooLarge("Compiling the catalog of "+string(q.Certname), q.Version.Environment)
+		msg = p.tooLarge(compiling(q), q.Version.Environment)
 	}
 	return fault.Wrap(fault.Failed, &engine.CompileError{Certname: q.Certname, Msg: msg, Logs: a.Logs, Timings: a.timings()}, "%s", msg)
 }

@@ -127,6 +127,8 @@ type event struct {
 	Files       json.RawMessage    `json:"files"`
 	Resident    int64              `json:"rss"`
 	Strays      bool               `json:"strays"` // it left processes running
+	Spent       bool               `json:"spent"`  // it cannot take another request
+	Found       bool               `json:"found"`
 }
 
 func parseEvent(head []byte) (event, error) {

@@ -186,7 +186,7 @@ func (w *worker) kill() {
 
 // spent reports whether the worker should not get another request.
 func (w *worker) spent(e event, o Options) bool {
-	return w.dead.Load() || e.Memory || e.Leaving || e.Strays || w.requests >= o.MaxRequests || e.Resident > o.MaxMemory
+	return w.dead.Load() || e.Memory || e.Leaving || e.Strays || e.Spent || w.requests >= o.MaxRequests || e.Resident > o.MaxMemory
 }
 
 // awaitExit waits until a process has ended, and says whether it has. It need not

@@ -2,10 +2,11 @@ module Troupe
   # A Worker answers one request at a time until the Go process closes its
   # channel.
   class Worker
-    def initialize(channel, environment, compilation, limits)
+    def initialize(channel, environment, compilation, lookup, limits)
       @channel = channel
       @environment = environment
       @compilation = compilation
+      @lookup = lookup
       @limits = limits
     end
 
@@ -24,6 +25,7 @@ module Troupe
       Limits.cpu(request['deadline'])
       case request['op']
       when 'compile' then @compilation.compile(request)
+      when 'lookup' then @lookup.answer(request)
       when 'classes' then [{ 'event' => 'done', 'files' => ClassListing.new(@environment).to_a }, '']
       else raise ArgumentError, "unknown command #{request['op']}"
       end

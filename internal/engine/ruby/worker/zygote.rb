@@ -8,6 +8,7 @@ require_relative 'puppetdb_query'
 require_relative 'timings'
 require_relative 'compilation'
 require_relative 'class_listing'
+require_relative 'lookup'
 require_relative 'worker'
 require_relative 'faster_autoload'
 require_relative 'faster_templates'
@@ -36,7 +37,7 @@ module Troupe
     end
 
     def initialize(channel, lifeline)
-      super(channel, lifeline) { |socket| Worker.new(socket, @environment, @compilation, @limits).run }
+      super(channel, lifeline) { |socket| Worker.new(socket, @environment, @compilation, Lookup.new(@environment, @logs), @limits).run }
     end
 
     private
