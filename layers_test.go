@@ -30,7 +30,7 @@ const layers = `
 	internal/code internal/ca
 	internal/store
 	internal/journal
-	internal/authz internal/account
+	internal/authz internal/account internal/jetty
 	internal/config
 	internal/hocon
 	internal/puppet

@@ -24,7 +24,9 @@ func (a *API) admin(w http.ResponseWriter, q *request) error {
 			return a.dropAll(w, q)
 		}
 	}
-	return plainProblem(http.StatusNotFound, "Not Found")
+	w.Header().Set("Content-Type", "text/html;charset=utf-8")
+	writeBody(w, http.StatusNotFound, "Not Found")
+	return nil
 }
 
 // dropEnvironments forgets one environment, or all.

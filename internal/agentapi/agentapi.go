@@ -19,6 +19,7 @@ import (
 	"troupe/internal/classifier"
 	"troupe/internal/code"
 	"troupe/internal/engine"
+	"troupe/internal/jetty"
 	"troupe/internal/puppet"
 	"troupe/internal/store"
 	"troupe/internal/telemetry"
@@ -121,7 +122,7 @@ func (a *API) routes() []route {
 		{"file_metadata", "GET", "/puppet/v3/file_metadata/", true, puppetStyle, a.getFileMetadata},
 		{"file_metadatas", "GET", "/puppet/v3/file_metadatas/", true, puppetStyle, a.getFileMetadatas},
 		{"file_content", "GET", "/puppet/v3/file_content/", true, puppetStyle, a.getFileContent},
-		{"static_file_content", "GET", "/puppet/v3/static_file_content/", true, textStyle, a.getStaticFileContent},
+		{"static_file_content", "GET", "/puppet/v3/static_file_content/", true, ringStyle, a.getStaticFileContent},
 		{"file_bucket_file", "HEAD", "/puppet/v3/file_bucket_file/", true, puppetStyle, a.headBucketFile},
 		{"file_bucket_file", "GET", "/puppet/v3/file_bucket_file/", true, puppetStyle, a.getBucketFile},
 		{"file_bucket_file", "PUT", "/puppet/v3/file_bucket_file/", true, puppetStyle, a.putBucketFile},
@@ -149,7 +150,7 @@ func (a *API) Handler() http.Handler {
 				return
 			}
 		}
-		writeNoRoute(w, r)
+		jetty.NotFound(w, r)
 	})
 }
 
@@ -165,11 +166,13 @@ func (rt route) match(r *http.Request) (key string, ok bool) {
 // serve admits, handles and answers one request.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, key string) {
 	rec := &recorder{ResponseWriter: w}
-	rec.Header().Set("X-Puppet-Version", a.o.Version)
+	if rt.name != "admin" { // the real server leaves it out there
+		rec.Header().Set("X-Puppet-Version", a.o.Version)
+	}
 	telemetry.Note(r.Context(), slog.String("endpoint", rt.name))
 	id, err := a.guard.Admit(r)
 	if err != nil {
-		a.answerError(rec, r, textStyle, err)
+		a.answerError(rec, r, refusalStyle, err)
 		return
 	}
 	if err := rt.handle(rec, &request{Request: r, api: a, id: id, endpoint: rt.name, key: key, params: queryOf(r.URL)}); err != nil {

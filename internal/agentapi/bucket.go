@@ -30,8 +30,8 @@ func (a *API) headBucketFile(w http.ResponseWriter, q *request) error {
 	if !has {
 		return notFound("Could not find file_bucket_file " + q.key)
 	}
-	w.Header().Set("Content-Type", formatBinary.sent)
 	w.Header().Set("Content-Length", "0") // as the real server: not the file's size
+	w.Header()["Content-Type"] = nil      // as it, too
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
@@ -47,15 +47,15 @@ func (a *API) getBucketFile(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	if q.params.Has("diff_with") {
-		return a.refuseDiff(q, b.algorithm)
-	}
 	has, err := a.inBucket(q.Context(), b)
 	if err != nil {
 		return err
 	}
 	if !has {
 		return notFound("Could not find file_bucket_file " + q.key)
+	}
+	if q.params.Has("diff_with") {
+		return a.getBucketDiff(w, q, b)
 	}
 	content, size, err := a.db.BucketGet(q.Context(), b.algorithm, b.sum)
 	if err != nil {
@@ -76,20 +76,6 @@ func (a *API) inBucket(ctx context.Context, b bucketKey) (bool, error) {
 	}
 	paths, err := a.db.BucketPaths(ctx, b.sum)
 	return slices.Contains(paths, b.path), err
-}
-
-// refuseDiff answers a request for the difference of two files in the words that
-// Puppet has for a server without a diff program. Agents can fetch both and compare.
-func (a *API) refuseDiff(q *request, algorithm string) error {
-	other := q.params.Get("diff_with")
-	has, err := a.db.BucketHas(q.Context(), algorithm, other)
-	if err != nil {
-		return err
-	}
-	if !has {
-		return serverError("could not find diff_with " + other)
-	}
-	return serverError("Unable to diff on this platform")
 }
 
 func (a *API) putBucketFile(w http.ResponseWriter, q *request) error {

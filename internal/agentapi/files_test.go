@@ -156,6 +156,34 @@ func TestTheBucketKeepsWhatAgentsReplace(t *testing.T) {
 	s.want(list, http.StatusInternalServerError, `{"message":"Server Error: Listing remote file buckets is not allowed","issue_kind":"RUNTIME_ERROR"}`)
 }
 
+func TestTheBucketTellsHowTwoFilesDiffer(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	target := func(content string) string {
+		sum := sha256.Sum256([]byte(content))
+		return "/puppet/v3/file_bucket_file/sha256/" + hex.EncodeToString(sum[:]) + "?environment=production"
+	}
+	sum := func(content string) string {
+		s := sha256.Sum256([]byte(content))
+		return hex.EncodeToString(s[:])
+	}
+	header := []string{acceptBinary, "Content-Type: application/octet-stream"}
+	before, after := "same\nold\n", "same\nnew\n"
+	for _, content := range []string{before, after} {
+		s.want(ask{as: agent, method: "PUT", target: target(content), body: content, header: header}, http.StatusOK, "")
+	}
+	for other, want := range map[string]struct {
+		status int
+		body   string
+	}{
+		sum(after):  {http.StatusOK, "--- " + sum(before) + "\n+++ " + sum(after) + "\n@@ -1,2 +1,2 @@\n same\n-old\n+new\n"},
+		sum(before): {http.StatusOK, ""},
+		sum("x"):    {http.StatusInternalServerError, `{"message":"Server Error: could not find diff_with ` + sum("x") + `","issue_kind":"RUNTIME_ERROR"}`},
+		"--help":    {http.StatusInternalServerError, `{"message":"Server Error: could not find diff_with --help","issue_kind":"RUNTIME_ERROR"}`},
+	} {
+		s.want(ask{as: agent, method: "GET", target: target(before) + "&diff_with=" + other, header: header}, want.status, want.body)
+	}
+}
+
 func TestReportsAreStoredOnce(t *testing.T) {
 	s := newSite(t, siteOptions{})
 	text, err := os.ReadFile("../puppet/testdata/reports/agent-8.10.0.json")

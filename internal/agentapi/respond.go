@@ -20,8 +20,10 @@ import (
 type style uint8
 
 const (
-	puppetStyle style = iota // JSON {"message", "issue_kind"}, from Puppet's own handler
-	textStyle                // plain text, from puppetserver's
+	puppetStyle  style = iota // JSON {"message", "issue_kind"}, from Puppet's own handler
+	textStyle                 // plain text, from puppetserver's
+	ringStyle                 // the same from its own handlers, whose type has no charset
+	refusalStyle              // text without a Content-Type, from its authorization
 )
 
 // A problem is an answer whose status, kind and words Puppet prescribes.
@@ -66,8 +68,11 @@ func (a *API) answerError(w *recorder, r *http.Request, s style, err error) {
 		a.askToComeBack(w, r, err)
 		s = textStyle
 	}
-	if s == textStyle || p.kind == "" {
-		writeText(w, p.status, trimPrefixes(p.text))
+	if s == puppetStyle && p.kind == "" {
+		s = textStyle
+	}
+	if s != puppetStyle {
+		writeProblem(w, s, p)
 		return
 	}
 	body := appendError(nil, p)
@@ -135,32 +140,24 @@ func send(w http.ResponseWriter, body []byte) {
 	w.Write(body) //nolint:errcheck // see above; and the type of such a body is never HTML
 }
 
-func writeText(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "text/plain;charset=utf-8")
+// writeProblem answers in plain text, with the Content-Type of each style.
+func writeProblem(w http.ResponseWriter, s style, p *problem) {
+	h := w.Header()
+	switch {
+	case s == ringStyle:
+		h.Set("Content-Type", "text/plain")
+	case s == refusalStyle, p.status == http.StatusNotFound:
+		h["Content-Type"] = nil // or net/http would guess one
+	default:
+		h.Set("Content-Type", "text/plain;charset=utf-8")
+	}
+	writeBody(w, p.status, trimPrefixes(p.text))
+}
+
+func writeBody(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	send(w, []byte(text))
-}
-
-// writeNoRoute answers as Jetty does where puppetserver has no route: nothing at
-// all to methods that change something.
-func writeNoRoute(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodPost {
-		h.Set("Content-Length", "0")
-		w.WriteHeader(http.StatusNotFound)
-		return
-	}
-	path, err := json.Marshal(r.URL.Path)
-	if err != nil {
-		panic(err) // a string is always JSON
-	}
-	body := "{\n\"message\":\"Not Found\",\n\"url\":" + string(path) + ",\n\"status\":\"404\"\n}"
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "must-revalidate,no-cache,no-store")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(http.StatusNotFound)
-	send(w, []byte(body))
 }
 
 // writeJSON answers a value of our own.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"troupe/internal/code"
+	"troupe/internal/jetty"
 	"troupe/internal/puppet"
 )
 
@@ -42,11 +43,17 @@ func (a *API) getTasks(w http.ResponseWriter, q *request) error {
 	return writeJSON(w, q, answer)
 }
 
+// noEndpoint answers a path of another depth than tasks and plans have.
+func noEndpoint(w http.ResponseWriter, q *request) error {
+	w.Header().Del("X-Puppet-Version")
+	jetty.NotFound(w, q.Request)
+	return nil
+}
+
 func (a *API) getTask(w http.ResponseWriter, q *request) error {
 	module, name, ok := strings.Cut(q.key, "/")
 	if !ok || module == "" || name == "" || strings.Contains(name, "/") {
-		writeNoRoute(w, q.Request)
-		return nil
+		return noEndpoint(w, q)
 	}
 	version, err := a.currentVersion(q)
 	if err != nil {
@@ -100,8 +107,7 @@ func (a *API) getPlans(w http.ResponseWriter, q *request) error {
 func (a *API) getPlan(w http.ResponseWriter, q *request) error {
 	module, name, ok := strings.Cut(q.key, "/")
 	if !ok || module == "" || name == "" || strings.Contains(name, "/") {
-		writeNoRoute(w, q.Request)
-		return nil
+		return noEndpoint(w, q)
 	}
 	version, err := a.currentVersion(q)
 	if err != nil {

@@ -42,7 +42,7 @@ func Normalize(next http.Handler) http.Handler {
 		path, err := normalPath(r.URL)
 		if err != nil {
 			telemetry.Note(r.Context(), slog.String(telemetry.KeyErr, err.Error()))
-			w.Header().Set("Content-Type", "text/plain;charset=utf-8")
+			w.Header()["Content-Type"] = nil // the real server's refusals have none, and net/http would guess one
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, fault.Message(err)) // a client that went away needs no answer
 			return

@@ -217,8 +217,8 @@ func TestCertificateStatusAnswersAsPuppetserver(t *testing.T) {
 		{"get unknown", call{"GET", "certificate_status/x", s.admin, "", nil}, reply{404, liberator, "Resource not found."}},
 		{"get unknown as JSON", call{"GET", "certificate_status/x", s.admin, "", map[string]string{"Accept": "application/json"}}, reply{404, "application/json;charset=utf-8", "Resource not found."}},
 		{"get as text", call{"GET", "certificate_status/x", s.admin, "", map[string]string{"Accept": "text/plain"}}, reply{406, liberator, "No acceptable resource available."}},
-		{"an agent asks", call{"GET", "certificate_status/agent.example.test", s.agent, "", nil}, reply{403, "text/plain;charset=utf-8", forbidden}},
-		{"nobody asks", call{"GET", "certificate_status/agent.example.test", nil, "", nil}, reply{403, "text/plain;charset=utf-8", forbidden}},
+		{"an agent asks", call{"GET", "certificate_status/agent.example.test", s.agent, "", nil}, reply{403, "", forbidden}},
+		{"nobody asks", call{"GET", "certificate_status/agent.example.test", nil, "", nil}, reply{403, "", forbidden}},
 		{"no segment", call{"GET", "certificate_statuses/", s.admin, "", nil}, reply{400, "text/plain;charset=utf-8", "Missing URL Segment"}},
 		{"two segments", call{"GET", "certificate_statuses/a/b", s.admin, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}},
 		{"wildcard in the path", call{"PUT", "certificate_request/%2a.example.test", nil, "", nil}, reply{404, "text/html;charset=utf-8", "Not Found"}},
@@ -359,7 +359,7 @@ func TestAcceptIsNegotiatedAsLiberatorDoes(t *testing.T) {
 		"*/*": "", "application/json": "application/json", "text/pson": "text/pson", "application/*": "application/json", "text/*": "text/pson",
 		"application/json, text/pson;q=0.5": "application/json", "text/pson, application/json": "application/json",
 		"application/json;q=0.9, */*;q=0.1": "application/json", "text/plain, */*": "", "application/json; charset=utf-8": "application/json",
-		"text/plain": "refused", "application/xml": "refused", "application/json;q=0": "refused",
+		"text/plain": "refused", "application/xml": "refused", "application/json;q=0": "application/json", "s": "", "/": "", ",": "refused",
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Accept", accept)

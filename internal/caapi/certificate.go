@@ -53,7 +53,7 @@ func (a *API) deleteRequest(r *http.Request, name string) (answer, error) {
 	if fault.KindOf(err) == fault.NotFound {
 		return text(http.StatusNotFound, typeText, fault.Message(err))
 	}
-	return answer{status: http.StatusNoContent}, err
+	return answer{status: http.StatusNoContent, contentType: typeText}, err
 }
 
 // crls serves the revocation lists, whole and always: see certificate.

@@ -70,6 +70,7 @@ func (a *API) respond(w http.ResponseWriter, r *http.Request, ans answer, err er
 		ans = a.failure(w, r, err)
 	}
 	h := w.Header()
+	h["Content-Type"] = nil // or net/http would guess one
 	if ans.contentType != "" {
 		h.Set("Content-Type", ans.contentType)
 	}
@@ -111,7 +112,7 @@ func (a *API) failure(w http.ResponseWriter, r *http.Request, err error) answer 
 	case fault.Unsupported:
 		status = http.StatusUnsupportedMediaType
 	case fault.Denied:
-		status = http.StatusForbidden
+		return answer{status: http.StatusForbidden, body: []byte(fault.Message(err))}
 	case fault.NotFound:
 		status = http.StatusNotFound
 	case fault.Conflict:

@@ -80,7 +80,11 @@ func (a *API) deleteStatus(r *http.Request, name, media string) (answer, error) 
 	if fault.KindOf(err) == fault.NotFound {
 		return missing(media, err), nil
 	}
-	return answer{status: http.StatusNoContent}, err
+	done := answer{status: http.StatusNoContent, vary: media != ""}
+	if media != "" {
+		done.contentType = withCharset(media)
+	}
+	return done, err
 }
 
 func (a *API) putStatus(r *http.Request, name string, wanted desired) (answer, error) {
@@ -219,7 +223,7 @@ func withCharset(media string) string {
 
 // negotiate chooses between JSON and PSON by the header Accept. "" means that
 // anything was acceptable; false that nothing was. Of several with the same weight
-// Liberator takes the last.
+// Liberator takes the last, and weight 0 is the least that is acceptable.
 func negotiate(r *http.Request) (media string, ok bool) {
 	accept, given := r.Header["Accept"]
 	if !given {
@@ -228,7 +232,11 @@ func negotiate(r *http.Request) (media string, ok bool) {
 	best := 0.0
 	for entry := range strings.SplitSeq(strings.Join(accept, ","), ",") {
 		kind, q := mediaRange(entry)
-		if q <= 0 {
+		switch {
+		case q < 0 || kind == "":
+			continue
+		case kind == "/" || !strings.Contains(kind, "/"):
+			ok = true // Liberator takes a word that is no media type for */*
 			continue
 		}
 		switch kind {
@@ -240,7 +248,7 @@ func negotiate(r *http.Request) (media string, ok bool) {
 			if q >= best {
 				media, best, ok = puppet.TypePSON, q, true
 			}
-		case "*/*", "pson":
+		case "*/*":
 			ok = true
 		}
 	}
@@ -254,7 +262,7 @@ func mediaRange(entry string) (kind string, q float64) {
 		if v, isQ := strings.CutPrefix(strings.TrimSpace(p), "q="); isQ {
 			parsed, err := strconv.ParseFloat(v, 64)
 			if err != nil {
-				return "", 0
+				return "", -1
 			}
 			q = parsed
 		}

@@ -344,7 +344,7 @@ func (m *member) handler() http.Handler {
 		Metrics: m.metricsPage(), Beans: m.beans, Log: m.log,
 	}).Handler()
 	mux := http.NewServeMux()
-	mux.Handle("/puppet-ca/v1/", certificates)
+	mux.Handle("/puppet-ca/", certificates)
 	mux.Handle("/status/v1/", status)
 	mux.Handle("/metrics", status)
 	mux.Handle("/metrics/", status)

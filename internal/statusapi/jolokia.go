@@ -37,7 +37,26 @@ type jolokiaAnswer struct {
 }
 
 func (a *API) jolokiaGet(w http.ResponseWriter, r *http.Request) error {
-	return writeJSON(w, http.StatusOK, jolokia(a.beans(), parseJolokiaPath(r.URL.EscapedPath())))
+	return writeJolokia(w, jolokia(a.beans(), parseJolokiaPath(r.URL.EscapedPath())))
+}
+
+// writeJolokia answers with status 200; what failed is told in the body.
+func writeJolokia(w http.ResponseWriter, v any) error {
+	w.Header().Set("Cache-Control", "no-cache")
+	return writeJSON(w, http.StatusOK, v)
+}
+
+// jolokiaOther answers methods other than GET and POST as Jolokia's servlet does.
+func (a *API) jolokiaOther(w http.ResponseWriter, r *http.Request) error {
+	switch r.Method {
+	case http.MethodOptions:
+		w.WriteHeader(http.StatusOK)
+	case http.MethodPut, http.MethodDelete, http.MethodTrace:
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	default:
+		w.WriteHeader(http.StatusNotImplemented)
+	}
+	return nil
 }
 
 // Limits of a POST: collectors of Puppet Server ask for some dozens of names.
@@ -56,26 +75,26 @@ func (a *API) jolokiaPost(w http.ResponseWriter, r *http.Request) error {
 	}
 	var q *jolokiaRequest
 	if err := json.Unmarshal(body, &q); err != nil || q == nil {
-		return writeJSON(w, http.StatusOK, badJolokia("Invalid JSON request"))
+		return writeJolokia(w, badJolokia("Invalid JSON request"))
 	}
-	return writeJSON(w, http.StatusOK, jolokia(a.beans(), *q))
+	return writeJolokia(w, jolokia(a.beans(), *q))
 }
 
 // jolokiaBulk answers all requests from one look at the beans.
 func (a *API) jolokiaBulk(w http.ResponseWriter, body []byte) error {
 	var list []jolokiaRequest
 	if err := json.Unmarshal(body, &list); err != nil {
-		return writeJSON(w, http.StatusOK, badJolokia("Invalid JSON request"))
+		return writeJolokia(w, badJolokia("Invalid JSON request"))
 	}
 	if len(list) > maxJolokiaBulk {
-		return writeJSON(w, http.StatusOK, badJolokia("more than 500 requests in one body"))
+		return writeJolokia(w, badJolokia("more than 500 requests in one body"))
 	}
 	beans := a.beans()
 	out := make([]jolokiaAnswer, len(list))
 	for i, q := range list {
 		out[i] = jolokia(beans, q)
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return writeJolokia(w, out)
 }
 
 func (a *API) beans() map[string]Bean {

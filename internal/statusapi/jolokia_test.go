@@ -160,9 +160,17 @@ func TestJolokiaEchoesTheRequest(t *testing.T) {
 	}
 }
 
+func TestJolokiaHasNoOtherMethods(t *testing.T) {
+	for method, want := range map[string]int{"OPTIONS": 200, "PUT": 405, "DELETE": 405, "PATCH": 501, "BREW": 501} {
+		if resp, body := ask(t, jolokiaHandler(t), method, "/metrics/v2/version", ""); resp.StatusCode != want || body != "" {
+			t.Errorf("%s: %d %q, want %d and nothing", method, resp.StatusCode, body, want)
+		}
+	}
+}
+
 func TestJolokiaStaysClosedByDefault(t *testing.T) {
 	h := statusapi.New(guard(), nil, statusapi.Options{}).Handler()
-	for _, target := range []string{"/metrics/v2/", "/metrics/v2/read/java.lang:type=Memory", "/metrics/v1/mbeans"} {
+	for _, target := range []string{"/metrics/v2/", "/metrics/v2/read/java.lang:type=Memory"} {
 		r := withCertificate(httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, http.NoBody))
 		if resp, _ := send(t, h, r); resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: %d, want 403", target, resp.StatusCode)

@@ -19,6 +19,7 @@ import (
 
 	"troupe/internal/authz"
 	"troupe/internal/fault"
+	"troupe/internal/jetty"
 	"troupe/internal/telemetry"
 )
 
@@ -61,11 +62,18 @@ func (a *API) Handler() http.Handler {
 		"GET /metrics/v2":                a.jolokiaGet,
 		"GET /metrics/v2/{rest...}":      a.jolokiaGet,
 		"POST /metrics/v2/{rest...}":     a.jolokiaPost,
-		"/":                              a.notFound,
+		"/metrics/v2/{rest...}":          a.jolokiaOther,
+		"/status/":                       a.nowhere,
 	} {
 		mux.HandleFunc(pattern, a.handle(h))
 	}
+	mux.HandleFunc("/", jetty.NotFound) // before rules, as in Puppet Server
 	return mux
+}
+
+func (a *API) nowhere(w http.ResponseWriter, r *http.Request) error {
+	jetty.NotFound(w, r)
+	return nil
 }
 
 // handle is the only place that turns an error into a response.
@@ -100,10 +108,6 @@ func (a *API) handle(h func(http.ResponseWriter, *http.Request) error) http.Hand
 type problem struct {
 	Kind string `json:"kind"`
 	Msg  string `json:"msg"`
-}
-
-func (a *API) notFound(_ http.ResponseWriter, r *http.Request) error {
-	return fault.New(fault.NotFound, "Not Found: %s", r.URL.Path)
 }
 
 func (a *API) all(w http.ResponseWriter, r *http.Request) error {
@@ -174,7 +178,7 @@ func (a *API) simpleOne(w http.ResponseWriter, r *http.Request) error {
 
 func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
 	if a.o.Metrics == nil {
-		return a.notFound(w, r)
+		return a.nowhere(w, r)
 	}
 	a.o.Metrics.ServeHTTP(w, r)
 	return nil

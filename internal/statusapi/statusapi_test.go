@@ -170,7 +170,7 @@ func TestRefusals(t *testing.T) {
 		"a timeout of nothing":            {"GET", "/status/v1/simple?timeout=0", 400, invalid("Invalid timeout. Timeout must be greater than zero but was 0")},
 		"a timeout before the question":   {"GET", "/status/v1/simple/server?timeout=-3", 400, invalid("Invalid timeout. Timeout must be greater than zero but was -3")},
 		"a service that does not exist":   {"GET", "/status/v1/simple/nosuch?timeout=x", 404, "not found: nosuch"},
-		"a path that only services knows": {"GET", "/status/v1/services/server/more", 404, "Not Found: /status/v1/services/server/more"},
+		"a path that only services knows": {"PUT", "/status/v1/services/server/more", 403, "Forbidden request: /status/v1/services/server/more (method :put). Please see the server logs for details."},
 		"metrics without a certificate":   {"GET", "/metrics", 403, "Forbidden request: /metrics (method :get). Please see the server logs for details."},
 		"Jolokia without a rule for it":   {"GET", "/metrics/v2/list", 403, "Forbidden request: /metrics/v2/list (method :get). Please see the server logs for details."},
 	} {

@@ -89,7 +89,7 @@ func (c *client) ask(q Request) Answer {
 	request.URL.RawQuery, request.URL.ForceQuery = query, asked
 	for _, line := range q.Header {
 		name, value, _ := strings.Cut(line, ": ")
-		request.Header.Add(name, value)
+		request.Header.Add(name, c.site.certificateHeader(value))
 	}
 	request.Header.Set("X-Puppet-Version", "7.23.0")
 

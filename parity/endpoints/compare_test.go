@@ -50,6 +50,7 @@ var (
 	owners   = regexp.MustCompile(`"owner":\d+,"group":\d+`)           // the real server's folder belongs to its user
 	codeIDs  = regexp.MustCompile(`"code_id":(null|"[0-9a-f]{64}")`)   // a member's versions always have one
 	serials  = regexp.MustCompile(`"serial_number":"?\d+"?`)           // they go up with each certificate of either
+	folders  = regexp.MustCompile(`/srv/data/(ca|var)/`)               // only one of the two has files there
 	products = regexp.MustCompile(`"service_version":"\d+\.\d+\.\d+"`) // each has its own
 )
 
@@ -61,6 +62,7 @@ func comparable(target, body string) string {
 	body = owners.ReplaceAllString(body, `"owner":0,"group":0`)
 	body = codeIDs.ReplaceAllString(body, `"code_id":"CODE"`)
 	body = serials.ReplaceAllString(body, `"serial_number":0`)
+	body = folders.ReplaceAllString(body, "")
 	body = products.ReplaceAllString(body, `"service_version":"V"`)
 	if unordered.MatchString(target) {
 		return inOrder(body)

@@ -19,7 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "write the recorded answers (with -tags parity) and the table in docs/compat.md")
 
-const recordAgain = "record again: go test -tags parity -run TestTheRecording -timeout 1h ./parity/endpoints -update"
+const recordAgain = "record again, as root: go test -tags parity -count 1 -run TestTheRecording -timeout 2h ./parity/endpoints -update" +
+	" (with -only REGEXP some requests alone), then write the table: go test ./parity/endpoints -update"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -64,6 +65,8 @@ func suites(t *testing.T) []suite {
 	t.Helper()
 	return []suite{
 		{"answers", readFile(t, rules), requests()},
+		{"rules", rulesConf(), ruleRequests()},
+		{"headers", headersConf, headerRequests()},
 	}
 }
 
