@@ -291,7 +291,7 @@ func TestAServiceCompilesForOthersByV4(t *testing.T) {
 		Facts:       puppet.Facts{Certname: "n1", Environment: "staging", Values: json.RawMessage(`{"a":1}`)},
 		Trusted:     puppet.Trusted{Authenticated: "remote", Certname: "n1", Extensions: map[string]string{"pp_role": "db"}},
 		ServerFacts: map[string]string{"servername": "puppet.example.test"},
-		JobID:       "7", TransactionUUID: "t4", LogLevel: "info",
+		JobID:       "7", TransactionUUID: "t4", Unfiltered: true, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(engine.Request{}, "Version")); diff != "" {
 		t.Errorf("the engine was asked something else (-want +got):\n%s", diff)

@@ -85,7 +85,8 @@ func (a *API) postCatalogV4(w http.ResponseWriter, q *request) error {
 		request: engine.Request{
 			Certname: v4.name, Version: version, Classes: node.Classes, Parameters: node.Parameters, Facts: facts,
 			Trusted: trusted, ServerFacts: a.serverFacts(), TransactionUUID: v4.TransactionUUID,
-			JobID: v4.JobID, LogLevel: v4.Options.LogLevel, Patient: !obeysRetryAfter(q.Request),
+			Unfiltered: true, // the real one renders what the compiler gave it
+			JobID:      v4.JobID, LogLevel: v4.Options.LogLevel, Patient: !obeysRetryAfter(q.Request),
 		},
 		keepCatalog: v4.Persistence.Catalog, stale: node.Stale,
 	})

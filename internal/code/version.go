@@ -51,6 +51,32 @@ func (v *Version) OriginalPath(path string) string {
 	return path
 }
 
+// Attributes are what the original of a file in a snapshot has; its copy has the
+// mode that workers need and the time at which it was made.
+type Attributes struct {
+	Owner, Group      int
+	Mode              uint32 // permission bits
+	Modified, Changed time.Time
+}
+
+// Attributes describes the original of a path below Root, which may also be named
+// by its own path. ok is false for paths that are not part of the version.
+func (v *Version) Attributes(path string, follow bool) (attributes Attributes, ok bool) {
+	path = v.OriginalPath(path)
+	for _, r := range v.plan.tree.roots {
+		rest, ok := below(path, r.original)
+		if !ok {
+			continue
+		}
+		a, err := branch{node: r.node, repo: v.repo}.stat(rest, follow)
+		if err != nil {
+			return Attributes{}, false
+		}
+		return Attributes{Owner: int(a.uid), Group: int(a.gid), Mode: a.mode, Modified: a.mtime, Changed: a.ctime}, true
+	}
+	return Attributes{}, false
+}
+
 // Modules returns the modules of the environment in modulepath order, by name
 // within a folder. Of two with the same name only the first is there, as in
 // Puppet.

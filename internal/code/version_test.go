@@ -128,6 +128,31 @@ func change(t *testing.T, rng *rand.Rand, path string) {
 	}
 }
 
+func TestAttributesAreThoseOfTheOriginal(t *testing.T) {
+	s := newSite(t, map[string]string{"environments/production/modules/m/files/tree/one": "1", "environments/production/modules/m/files/link": "-> tree/one"})
+	file := s.path("environments/production/modules/m/files/tree/one")
+	must(t, os.Chmod(file, 0o750))
+	modified := time.Unix(1_000_000_000, 0)
+	must(t, os.Chtimes(file, modified, modified))
+	v := s.current(t)
+
+	got, ok := v.Attributes(filepath.Join(v.ModulePath[0], "m/files/link"), true)
+	if !ok || got.Mode != 0o750 || !got.Modified.Equal(modified) || got.Owner != os.Geteuid() || got.Group != os.Getegid() {
+		t.Errorf("attributes of a link's target in the snapshot: %+v %v", got, ok)
+	}
+	if own, ok := v.Attributes(file, false); !ok || own != got {
+		t.Errorf("by the path of the original: %+v %v", own, ok)
+	}
+	if link, ok := v.Attributes(filepath.Join(v.ModulePath[0], "m/files/link"), false); !ok || link.Modified.Equal(modified) {
+		t.Errorf("attributes of a link itself: %+v %v", link, ok)
+	}
+	for _, path := range []string{"/etc/passwd", v.Root, filepath.Join(v.ModulePath[0], "m/none"), v.ModulePath[0] + "/../../../../etc/passwd"} {
+		if a, ok := v.Attributes(path, true); ok {
+			t.Errorf("attributes of %s, which is not part of the version: %+v", path, a)
+		}
+	}
+}
+
 func TestARunKeepsItsVersion(t *testing.T) {
 	s := newSite(t, map[string]string{"environments/production/modules/a/files/f": "one"})
 	v := s.current(t)

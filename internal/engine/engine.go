@@ -37,6 +37,7 @@ type Request struct {
 	JobID           string
 	Rich            bool     // the agent reads rich data
 	Static          bool     // the agent wants file metadata in the catalog
+	Unfiltered      bool     // leave exported resources in the catalog
 	ChecksumTypes   []string // the agent's, in its order of preference
 	Patient         bool     // wait in a longer queue instead of being refused: the agent cannot come back later
 	LogLevel        string   // of the messages in Result.Logs; "" means the log_level setting

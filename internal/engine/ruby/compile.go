@@ -133,7 +133,9 @@ func (p *Pool) attempt(ctx context.Context, q engine.Request, command any, start
 	}
 	p.count(-1)
 	queued, began := time.Since(start), time.Now()
-	e, body, err := w.exchange(ctx, command, bounds{deadline: p.o.Deadline, memory: 2 * p.o.MaxMemory}, p.answer)
+	e, body, err := w.exchange(ctx, command, bounds{deadline: p.o.Deadline, memory: 2 * p.o.MaxMemory}, func(ctx context.Context, e event) any {
+		return p.answer(ctx, q.Version, e)
+	})
 	p.count(+1)
 	if lost, ok := errors.AsType[*lostError](err); ok {
 		lost.learn(z.control.death(w.pid), w)

@@ -53,6 +53,7 @@ type compileCommand struct {
 	JobID           string            `json:"job_id,omitempty"`
 	Rich            bool              `json:"rich"`
 	Static          bool              `json:"static"`
+	Unfiltered      bool              `json:"unfiltered"`
 	ChecksumTypes   string            `json:"checksum_types,omitempty"`
 	LogLevel        string            `json:"log_level,omitempty"`
 }
@@ -65,7 +66,7 @@ func newCompileCommand(op string, q engine.Request, deadline time.Duration) (com
 	c := compileCommand{
 		Op: op, Deadline: seconds(deadline), Certname: q.Certname, CodeID: q.Version.ID,
 		Classes: q.Classes, Parameters: q.Parameters, Facts: q.Facts.Values, Trusted: q.Trusted, ServerFacts: q.ServerFacts,
-		TransactionUUID: q.TransactionUUID, JobID: q.JobID, Rich: q.Rich, Static: q.Static,
+		TransactionUUID: q.TransactionUUID, JobID: q.JobID, Rich: q.Rich, Static: q.Static, Unfiltered: q.Unfiltered,
 		ChecksumTypes: strings.Join(q.ChecksumTypes, "."), LogLevel: q.LogLevel,
 	}
 	if !q.Facts.Timestamp.IsZero() {
@@ -112,6 +113,8 @@ type event struct {
 	Host   puppet.Certname `json:"host"`
 	Filter json.RawMessage `json:"filter"`
 	AST    json.RawMessage `json:"ast"`
+	Path   string          `json:"path"`
+	Follow bool            `json:"follow"`
 
 	// done and failed, from workers
 	Message     string             `json:"message"`

@@ -7,14 +7,15 @@ import (
 	"log/slog"
 	"time"
 
+	"troupe/internal/code"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 	"troupe/internal/store"
 	"troupe/internal/telemetry"
 )
 
-// This file answers what a compile asks: collectors of exported resources and
-// the function puppetdb_query.
+// This file answers what a compile asks: collectors of exported resources, the
+// function puppetdb_query, and what the operator's own files are like.
 
 // queryLimit bounds one question to the store.
 const queryLimit = 30 * time.Second
@@ -26,7 +27,7 @@ type reply struct {
 }
 
 // answer never fails: an error becomes the message of the compile that asked.
-func (p *Pool) answer(ctx context.Context, e event) any {
+func (p *Pool) answer(ctx context.Context, v *code.Version, e event) any {
 	ctx, cancel := context.WithTimeout(ctx, queryLimit)
 	defer cancel()
 	var found any
@@ -36,6 +37,10 @@ func (p *Pool) answer(ctx context.Context, e event) any {
 		found, err = p.exported(ctx, store.ResourceQuery{Type: e.Type, Filter: present(e.Filter), NotCertname: e.Host})
 	case "puppetdb":
 		found, err = p.puppetdbQuery(ctx, e.AST)
+	case "attributes":
+		if a, ok := v.Attributes(e.Path, e.Follow); ok {
+			found = fileAttributes{Owner: a.Owner, Group: a.Group, Mode: a.Mode, Modified: a.Modified.Unix(), Changed: a.Changed.Unix()}
+		}
 	default:
 		err = fault.New(fault.Invalid, "unknown question %q", e.Query)
 	}
@@ -44,6 +49,15 @@ func (p *Pool) answer(ctx context.Context, e event) any {
 		return reply{Error: fmt.Sprintf("Could not retrieve resources from the server: %s", fault.Message(err))}
 	}
 	return reply{Answer: found}
+}
+
+// fileAttributes are those of one file; worker/original_files.rb reads them.
+type fileAttributes struct {
+	Owner    int    `json:"owner"`
+	Group    int    `json:"group"`
+	Mode     uint32 `json:"mode"`
+	Modified int64  `json:"modified"`
+	Changed  int64  `json:"changed"`
 }
 
 // present turns JSON's null into nothing.

@@ -1,6 +1,7 @@
 package ruby
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -228,5 +229,16 @@ func TestBadRequestsAreRefusedBeforeAWorkerSeesThem(t *testing.T) {
 		if _, err := r.Compile(t.Context(), r.request("db01.example.test", change)); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%s: got %v, want Invalid", name, err)
 		}
+	}
+}
+
+func TestAnUnfilteredCatalogKeepsTheExportedResourcesOfItsNode(t *testing.T) {
+	r := newRig(t)
+	filtered := r.compile(r.request("web01.example.test"))
+	whole := r.compile(r.request("web01.example.test", func(q *engine.Request) { q.Unfiltered = true }))
+	exported := []byte(`"title":"/srv/peers/web01.example.test"`)
+	if bytes.Contains(filtered.Catalog, exported) || !bytes.Contains(whole.Catalog, exported) {
+		t.Errorf("the exported file is in the agent's catalog: %v, in the whole one: %v; want false and true",
+			bytes.Contains(filtered.Catalog, exported), bytes.Contains(whole.Catalog, exported))
 	}
 }

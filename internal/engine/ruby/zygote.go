@@ -298,7 +298,7 @@ func (p *Pool) forkZygote(ctx context.Context, z *zygote, log *slog.Logger, read
 		return errors.Join(fmt.Errorf("finding a zygote: %w", err), conn.Close())
 	}
 	z.process = process
-	z.control = newControl(conn, p.answer)
+	z.control = newControl(conn, func(ctx context.Context, e event) any { return p.answer(ctx, z.version, e) })
 	reading.Go(func() {
 		if err := z.control.read(context.WithoutCancel(ctx), func(e event) { p.forgetIdle(z, e.PID) }); err != nil {
 			log.Error("ruby zygote cannot be understood", slog.Any(telemetry.KeyErr, err))

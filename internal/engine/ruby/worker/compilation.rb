@@ -47,7 +47,7 @@ module Troupe
 
     def answer(catalog, request)
       exported = Exported.of(catalog)
-      catalog = @terminus.filter(catalog)
+      catalog = @terminus.filter(catalog) unless request['unfiltered']
       format, body = render(catalog, request['rich'])
       [{ 'catalog_uuid' => catalog.catalog_uuid, 'version' => catalog.version.to_s, 'resources' => catalog.resources.size,
          'exported' => exported, 'format' => format }, body]

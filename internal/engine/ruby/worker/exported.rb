@@ -59,14 +59,23 @@ class Puppet::Resource::Troupe < Puppet::Indirector::Code
   private
 
   def resource(found, scope)
-    # In the order in which PostgreSQL keeps the keys of an object, which is how they come from PuppetDB.
-    ordered = (found['parameters'] || {}).sort_by { |name, _| [name.bytesize, name] }
-    parameters = ordered.map { |name, value| Puppet::Parser::Resource::Param.new(name: name, value: value) }
+    parameters = ordered(found['parameters'] || {}).map do |name, value|
+      Puppet::Parser::Resource::Param.new(name: name, value: value)
+    end
     type = Puppet::Pops::Evaluator::Runtime3ResourceSupport.find_resource_type(scope, found['type'])
     resource = Puppet::Parser::Resource.new(type, found['title'], parameters: parameters, scope: scope)
     # Tells apart the same resource found by two collectors and two resources of one title.
     resource.collector_id = "#{found['certname']}|#{found['type']}|#{found['title']}"
     resource
+  end
+
+  # The order in which PostgreSQL keeps the keys of a jsonb object, at every depth, which is how they come from PuppetDB.
+  def ordered(value)
+    case value
+    when Hash then value.sort_by { |name, _| [name.bytesize, name] }.to_h { |name, inner| [name, ordered(inner)] }
+    when Array then value.map { |inner| ordered(inner) }
+    else value
+    end
   end
 
   # Turns a collector's filter, [left, operator, right], into a query.

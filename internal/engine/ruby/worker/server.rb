@@ -18,6 +18,11 @@ module Troupe
         ask('query' => 'puppetdb', 'ast' => query)
       end
 
+      # What the operator's own file is like of which path is a copy; nil if it is none.
+      def attributes(path, follow)
+        ask('query' => 'attributes', 'path' => path, 'follow' => follow)
+      end
+
       private
 
       def ask(question)

@@ -4,6 +4,7 @@ require_relative 'logs'
 require_relative 'settings'
 require_relative 'node'
 require_relative 'exported'
+require_relative 'original_files'
 require_relative 'puppetdb_query'
 require_relative 'timings'
 require_relative 'compilation'
@@ -31,6 +32,7 @@ module Troupe
       require 'puppet/file_serving/configuration'
       require 'puppet/node/facts'
       Puppet::Pops::Loaders.prepend(PuppetdbQuery)
+      Puppet::FileServing::Metadata.prepend(OriginalFiles)
       Puppet::Pops::Parser::EvaluatingParser.prepend(Timings::Parsing)
       FasterAutoload.install
       FasterTemplates.install
