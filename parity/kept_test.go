@@ -19,21 +19,30 @@ type recorded struct {
 	Status                              int
 }
 
-// failing is the format of answers to nodes whose compile fails.
-const failing = "failing v3"
+// failing and failingV4 are the formats of answers to nodes whose compile fails.
+const (
+	failing   = "failing v3"
+	failingV4 = "failing v4"
+)
 
-// kept reports whether an answer is part of the recording: two nodes of each role that needs few modules and no other
-// nodes, and all that fail.
+// kept reports whether an answer is part of the recording: two nodes of each role that needs few modules and one of each
+// other role, but for those that collect what others export; and all that fail.
 func kept(n corpus.Node, format string) bool {
-	if n.Role == "broken" {
+	name, number := strings.TrimSuffix(n.Certname, ".example.test"), n.Certname[len(n.Role):][:1]
+	switch {
+	case n.Role == "broken":
 		return format == failing
+	case slices.Contains([]string{"language1", "language2", "staging1", "staging2", "many1"}, name):
+		return format == formats[0].name || format == formats[1].name
 	}
-	few := slices.Contains([]string{"language1", "language2", "staging1", "staging2", "many1"}, strings.TrimSuffix(n.Certname, ".example.test"))
-	return few && (format == formats[0].name || format == formats[1].name)
+	return number == "1" && !n.Collects() && format == agentFormat
 }
 
-// recordedModules are the modules that those nodes use.
-func recordedModules() []string {
+// light reports whether a node is of a role that needs few modules and no other nodes.
+func light(n corpus.Node) bool { return kept(n, formats[0].name) }
+
+// lightModules are the modules that light nodes use.
+func lightModules() []string {
 	return []string{"stdlib", "concat", "host_core", "cron_core", "sshkeys_core", "firewall", "chrony"}
 }
 

@@ -19,18 +19,18 @@ import (
 func TestCatalogsAreThoseOfThePlainLibrary(t *testing.T) {
 	var nodes []corpus.Node
 	for _, n := range corpus.Nodes() {
-		if n.Environment == "production" && kept(n, formats[0].name) {
+		if n.Environment == "production" && light(n) {
 			nodes = append(nodes, n)
 		}
 	}
-	compareWithLibrary(t, nodes, recordedModules()...)
+	compareWithLibrary(t, nodes, lightModules()...)
 }
 
 // compareWithLibrary asks for rich catalogs of nodes that collect nothing of others.
 func compareWithLibrary(t *testing.T, nodes []corpus.Node, modules ...string) {
 	t.Helper()
 	dir := troupetest.TempDir(t)
-	if err := corpus.Install(dir, modules...); err != nil {
+	if err := corpus.Install(t.Context(), dir, modules...); err != nil {
 		t.Fatal(err)
 	}
 	member := troupetest.StartServer(t, troupetest.ServerOptions{
@@ -75,7 +75,7 @@ func askLibrary(t *testing.T, environments, enc, codeID string, nodes []corpus.N
 	}
 	home := t.TempDir()
 	settings := map[string]string{}
-	for _, name := range strings.Fields("confdir vardir codedir rundir logdir publicdir") {
+	for name := range strings.FieldsSeq("confdir vardir codedir rundir logdir publicdir") {
 		settings[name] = filepath.Join(home, name)
 	}
 	query, err := json.Marshal(map[string]any{

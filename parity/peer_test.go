@@ -133,6 +133,9 @@ func (p *peer) enroll(t *testing.T, n corpus.Node) tls.Certificate {
 // ofAgent is what an agent of 7 or 8 accepts that has no msgpack.
 const ofAgent = "application/vnd.puppet.rich+json, application/json, text/pson"
 
+// agentFormat is the format that ofAgent asks for.
+const agentFormat = "an agent of 7 or 8"
+
 // formats are the ways to ask for a catalog: what an agent accepts, by name.
 var formats = []struct{ name, accept string }{
 	{"rich json", "application/vnd.puppet.rich+json"},
@@ -140,7 +143,7 @@ var formats = []struct{ name, accept string }{
 	{"pson", "text/pson"},
 	{"msgpack", "application/x-msgpack"},
 	{"rich msgpack", "application/vnd.puppet.rich+msgpack"},
-	{"an agent of 7 or 8", ofAgent},
+	{agentFormat, ofAgent},
 	{"an agent with msgpack", "application/vnd.puppet.rich+msgpack, application/vnd.puppet.rich+json, application/x-msgpack, application/json, text/pson"},
 }
 

@@ -15,7 +15,7 @@ import (
 
 func TestCatalogsAreThoseRecordedFromPuppetServer(t *testing.T) {
 	dir := troupetest.TempDir(t)
-	if err := corpus.Install(dir, recordedModules()...); err != nil {
+	if err := corpus.Install(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	member := troupetest.StartServer(t, troupetest.ServerOptions{

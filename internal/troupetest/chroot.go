@@ -25,8 +25,9 @@ func chrootFolder(name string) string {
 func enter(t *testing.T, chroot string, as *syscall.Credential, visible, args []string) *exec.Cmd {
 	t.Helper()
 	script := filepath.Join(moduleRoot(t), "tools", "chroots", "enter.sh")
-	cmd := exec.Command("sh", append([]string{script, chroot, "setpriv",
-		fmt.Sprintf("--reuid=%d", as.Uid), fmt.Sprintf("--regid=%d", as.Gid), "--clear-groups"}, args...)...)
+	cmd := exec.Command("sh", append([]string{
+		script, chroot, "setpriv", fmt.Sprintf("--reuid=%d", as.Uid), fmt.Sprintf("--regid=%d", as.Gid), "--clear-groups",
+	}, args...)...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "TROUPE_BIND="+strings.Join(visible, ":"), "LANG=C.UTF-8")
 	return cmd

@@ -170,7 +170,7 @@ func (s *PuppetServer) start(t *testing.T, o PuppetServerOptions) {
 }
 
 // javaStartLimit is how long a server on the JVM may take until it serves, on a machine that does other things as well.
-const javaStartLimit = 15 * time.Minute
+const javaStartLimit = 20 * time.Minute
 
 // userOf is the user that a package makes for its server, on this machine or, with a root, in a chroot.
 func userOf(t *testing.T, root, name, pkg string) *syscall.Credential {

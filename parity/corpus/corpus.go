@@ -11,6 +11,7 @@
 package corpus
 
 import (
+	"context"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -29,7 +30,7 @@ const modules = "/usr/share/puppet/modules"
 // Install writes into dir: environments, a folder of environments that is
 // complete with modules, and enc, an external node classifier. Everyone may read
 // them. All modules that the machine has are copied; with names, only those.
-func Install(dir string, names ...string) error {
+func Install(ctx context.Context, dir string, names ...string) error {
 	if err := copyFiles(dir); err != nil {
 		return fmt.Errorf("laying out the corpus: %w", err)
 	}
@@ -45,11 +46,11 @@ func Install(dir string, names ...string) error {
 			names = append(names, module.Name())
 		}
 	}
-	if err := copyModules(filepath.Join(dir, "environments", "production", "modules"), names); err != nil {
+	if err := copyModules(ctx, filepath.Join(dir, "environments", "production", "modules"), names); err != nil {
 		return err
 	}
 	// staging has its own modulepath, with few modules in it.
-	return copyModules(filepath.Join(dir, "environments", "staging", "vendor"), []string{"stdlib", "concat"})
+	return copyModules(ctx, filepath.Join(dir, "environments", "staging", "vendor"), []string{"stdlib", "concat"})
 }
 
 func copyFiles(dir string) error {
@@ -72,7 +73,7 @@ func copyFiles(dir string) error {
 	})
 }
 
-func copyModules(to string, names []string) error {
+func copyModules(ctx context.Context, to string, names []string) error {
 	if err := os.MkdirAll(to, 0o755); err != nil { // #nosec G301 -- as above
 		return fmt.Errorf("making the folder of modules: %w", err)
 	}
@@ -80,7 +81,7 @@ func copyModules(to string, names []string) error {
 		// A folder with a dash in its name is no module; the package of rsyslog installs such a one.
 		target := filepath.Join(to, name[strings.LastIndexByte(name, '-')+1:])
 		// Followed, because packages install links; modes kept, because files are served with them.
-		copying := exec.Command("cp", "-RL", "--preserve=mode", filepath.Join(modules, name), target) // #nosec G204 -- names of folders
+		copying := exec.CommandContext(ctx, "cp", "-RL", "--preserve=mode", filepath.Join(modules, name), target) // #nosec G204 -- names of folders
 		if out, err := copying.CombinedOutput(); err != nil {
 			return fmt.Errorf("copying module %s: %w\n%s", name, err, out)
 		}

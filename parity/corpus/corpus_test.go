@@ -50,7 +50,7 @@ func TestFactsTellOneStory(t *testing.T) {
 
 func TestInstallLaysOutEnvironmentsWithTheirModules(t *testing.T) {
 	dir := t.TempDir()
-	if err := Install(dir, "stdlib"); err != nil {
+	if err := Install(t.Context(), dir, "stdlib"); err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range []string{

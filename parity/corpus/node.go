@@ -3,6 +3,8 @@ package corpus
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -97,6 +99,17 @@ func Broken() []Node {
 	}
 	return nodes
 }
+
+// Collects reports whether the node's catalog has resources of other nodes, so that it depends on which of them are known.
+func (n Node) Collects() bool { return slices.Contains([]string{"proxy", "mail", "monitor"}, n.Role) }
+
+// collected are resources that the corpus exports, and what they contain.
+var collected = regexp.MustCompile(`^(?:` +
+	`(?:Host|Sshkey|Haproxy::Balancermember|Concat::Fragment|Concat_fragment)\[.*\d\.example\.test` +
+	`|Profile::(?:Check|Wide)\[.*|Notify\[wide .*|File\[/etc/(?:checks|shared)/.*)\]$`)
+
+// Collected reports whether a resource, written Type[title], may be one that is collected from another node.
+func Collected(reference string) bool { return collected.MatchString(reference) }
 
 // Facts returns the document that an agent sends.
 func (n Node) Facts() ([]byte, error) {

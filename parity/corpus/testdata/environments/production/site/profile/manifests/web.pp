@@ -22,8 +22,11 @@ class profile::web {
   }
   @@profile::check { $facts['networking']['hostname']:
     port  => $number ? { 1 => 443, default => 80 },
-    extra => { 'os' => $facts['os']['name'], 'list' => [1, [2, 'ü']] },
+    extra => { 'system' => $facts['os']['name'], 'list' => [1, [2, 'ü', { 'bb' => 1, 'a' => 1.5 }]] },
     tag   => 'web',
+  }
+  @@profile::wide { $facts['networking']['hostname']:
+    zeta => 1, alpha => 2, eight => 3, seven => 4, six => 5, five => 6, four => 7, two => 8, one => 9,
   }
   @@haproxy::balancermember { $trusted['certname']:
     listening_service => 'web',

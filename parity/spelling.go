@@ -1,0 +1,89 @@
+package parity
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// This file brings into one form what two answers may write differently. README.md names each of these forms, and
+// docs/compat.md says why they are no difference.
+
+// number is a string, which stays as it is but for its escapes, or a number with a fraction or exponent.
+var number = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)|-?\d+\.\d+`)
+
+var escape = regexp.MustCompile(`\\u00[01][0-9A-F]`)
+
+// InOneSpelling writes floats as Go does and escapes in lower case. Java writes 1.0E-10 and \u001F, Ruby 1.0e-10 and \u001f.
+func InOneSpelling(catalog []byte) []byte {
+	return number.ReplaceAllFunc(catalog, func(token []byte) []byte {
+		if token[0] == '"' {
+			return escape.ReplaceAllFunc(token, bytes.ToLower)
+		}
+		value, err := strconv.ParseFloat(string(token), 64)
+		if err != nil {
+			return token
+		}
+		return strconv.AppendFloat(nil, value, 'e', -1, 64)
+	})
+}
+
+// A reference is what tells a resource in a catalog, or the target of an edge.
+type reference struct {
+	Type, Title, Target string
+}
+
+// CollectedInOneOrder sorts the resources, and the edges to them, for which collected is true, among the places that they
+// have. All others stay where they are. What is no catalog stays as it is.
+func CollectedInOneOrder(answer []byte, collected func(reference string) bool) []byte {
+	out := answer
+	for _, list := range []string{`"resources":`, `"edges":`} {
+		out = sortedAmong(out, list, collected)
+	}
+	return out
+}
+
+// sortedAmong sorts within the first list of that key. PuppetDB is asked without an order, so the real order is that in which
+// PostgreSQL comes upon the rows.
+func sortedAmong(text []byte, key string, collected func(reference string) bool) []byte {
+	before, after, found := bytes.Cut(text, []byte(key))
+	if !found {
+		return text
+	}
+	var elements []json.RawMessage
+	d := json.NewDecoder(bytes.NewReader(after))
+	if err := d.Decode(&elements); err != nil {
+		return text
+	}
+	var places []int
+	var moved []json.RawMessage
+	for i, e := range elements {
+		if collected(referenceOf(e)) {
+			places, moved = append(places, i), append(moved, e)
+		}
+	}
+	slices.SortStableFunc(moved, func(a, b json.RawMessage) int {
+		return cmp.Or(cmp.Compare(referenceOf(a), referenceOf(b)), bytes.Compare(a, b))
+	})
+	for i, place := range places {
+		elements[place] = moved[i]
+	}
+	list := [][]byte{}
+	for _, e := range elements {
+		list = append(list, e)
+	}
+	return slices.Concat(before, []byte(key+"["), bytes.Join(list, []byte(",")), []byte("]"), after[d.InputOffset():])
+}
+
+// referenceOf is Type[title] of a resource, or the target of an edge.
+func referenceOf(element []byte) string {
+	var r reference
+	if err := json.Unmarshal(element, &r); err != nil || r.Target != "" {
+		return strings.TrimSpace(r.Target)
+	}
+	return r.Type + "[" + r.Title + "]"
+}

@@ -1,0 +1,31 @@
+package parity
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestFloatsAndEscapesGetOneSpelling(t *testing.T) {
+	java := `{"a":1.0E-10,"b":[1.0E7,2.5,7,-0.0],"c":"1.0E7 \u001F \\u001F \"","d":"\u00DC"}`
+	ruby := `{"a":1.0e-10,"b":[10000000.0,2.5,7,-0.0],"c":"1.0E7 \u001f \\u001F \"","d":"\u00DC"}`
+	if d := Difference(InOneSpelling([]byte(ruby)), InOneSpelling([]byte(java))); d != "" {
+		t.Error(d)
+	}
+	if d := Difference(InOneSpelling([]byte(`{"a":1.5}`)), InOneSpelling([]byte(`{"a":1.25}`))); d == "" {
+		t.Error("two numbers get one spelling")
+	}
+}
+
+func TestOnlyCollectedResourcesAreSorted(t *testing.T) {
+	catalog := `{"name":"n","resources":[{"type":"Host","title":"b"},{"type":"File","title":"z"},{"type":"Host","title":"a"}],` +
+		`"edges":[{"source":"Class[x]","target":"Host[b]"},{"source":"Class[x]","target":"File[z]"},{"source":"Class[x]","target":"Host[a]"}],"classes":["x"]}`
+	want := `{"name":"n","resources":[{"type":"Host","title":"a"},{"type":"File","title":"z"},{"type":"Host","title":"b"}],` +
+		`"edges":[{"source":"Class[x]","target":"Host[a]"},{"source":"Class[x]","target":"File[z]"},{"source":"Class[x]","target":"Host[b]"}],"classes":["x"]}`
+	got := CollectedInOneOrder([]byte(catalog), func(reference string) bool { return strings.HasPrefix(reference, "Host[") })
+	if d := Difference([]byte(want), got); d != "" {
+		t.Error(d)
+	}
+	if message := `{"message":"no catalog"}`; string(CollectedInOneOrder([]byte(message), func(string) bool { return true })) != message {
+		t.Error("an error is changed")
+	}
+}
