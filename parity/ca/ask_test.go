@@ -77,6 +77,7 @@ type caller struct {
 	t      *testing.T
 	addr   string
 	client *http.Client
+	dir    string // of the server, which some answers name
 }
 
 func newCaller(t *testing.T, addr string, roots *x509.CertPool, as ...tls.Certificate) caller {
@@ -88,7 +89,7 @@ func newCaller(t *testing.T, addr string, roots *x509.CertPool, as ...tls.Certif
 	}
 	transport := &http.Transport{TLSClientConfig: config, DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	return caller{t, addr, &http.Client{Timeout: time.Minute, Transport: transport}}
+	return caller{t: t, addr: addr, client: &http.Client{Timeout: time.Minute, Transport: transport}}
 }
 
 // ask sends one request whose path is taken as it is.
@@ -103,30 +104,35 @@ func (c caller) ask(s Step) Answer {
 
 func (c caller) try(s Step) (Answer, error) {
 	c.t.Helper()
-	_, port, err := net.SplitHostPort(c.addr)
+	response, body, err := c.exchange(s)
 	if err != nil {
 		return Answer{}, err
+	}
+	return c.tell(s, response, body), nil
+}
+
+// exchange returns the answer with its body, which has been read.
+func (c caller) exchange(s Step) (*http.Response, []byte, error) {
+	_, port, err := net.SplitHostPort(c.addr)
+	if err != nil {
+		return nil, nil, err
 	}
 	request, err := http.NewRequestWithContext(c.t.Context(), s.Method, "https://localhost:"+port, bytes.NewReader(s.Body))
 	if err != nil {
-		return Answer{}, err
+		return nil, nil, err
 	}
 	path, query, _ := strings.Cut(s.Path, "?")
-	request.URL.Opaque = "//localhost:" + port + path
-	request.URL = &url.URL{Scheme: "https", Host: "localhost:" + port, Opaque: request.URL.Opaque, RawQuery: query}
+	request.URL = &url.URL{Scheme: "https", Host: "localhost:" + port, Opaque: "//localhost:" + port + path, RawQuery: query}
 	if s.Type != "" {
 		request.Header.Set("Content-Type", s.Type)
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
-		return Answer{}, err
+		return nil, nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return Answer{}, err
-	}
-	return c.tell(s, response, body), nil
+	return response, body, err
 }
 
 // What changes from run to run: hashes of certificates, serial numbers and dates of a status.
@@ -138,6 +144,9 @@ func (c caller) tell(s Step, response *http.Response, body []byte) Answer {
 	block, _ := pem.Decode(body)
 	if block == nil || block.Type != "CERTIFICATE" || strings.HasSuffix(s.Path, "/ca") {
 		a.Body = changing.ReplaceAllString(a.Body, "${1}X")
+		if c.dir != "" {
+			a.Body = strings.ReplaceAll(a.Body, c.dir, "/DIR")
+		}
 		return a
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)

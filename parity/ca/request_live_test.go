@@ -9,7 +9,6 @@ import (
 	"encoding/asn1"
 	"encoding/json"
 	"flag"
-	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -32,11 +31,12 @@ func TestTheRecordingIsWhatTheRealServerAnswers(t *testing.T) {
 	}
 	for _, each := range suites() {
 		t.Run(each.name, func(t *testing.T) {
-			conf := map[string]string{}
-			maps.Copy(conf, each.conf)
-			p := troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{CA: folder, SSL: ssldir, Conf: conf, Settings: each.settings})
+			p := troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{
+				CA: folder, SSL: ssldir, Conf: each.conf, Settings: each.settings, Autosign: each.autosign,
+			})
 			t.Cleanup(func() { p.Stop(t) })
 			c := newCaller(t, p.Addr, trust(t, ssldir), identity(t, ssldir, serverName))
+			c.dir = p.Dir
 			if *update {
 				rows := rows(t)
 				for i := range rows {

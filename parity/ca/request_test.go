@@ -18,16 +18,21 @@ type suite struct {
 	member   string            // YAML
 	conf     map[string]string // appended to files of the real server
 	settings []string          // of its puppet.conf
+	autosign bool              // of the real server
 }
 
 func suites() []suite {
-	return []suite{{
-		name:   "open",
-		member: "ca:\n  allow_subject_alt_names: true\n  allow_authorization_extensions: true\n  allow_duplicate_certs: true\n",
-		conf: map[string]string{"ca.conf": "\ncertificate-authority.allow-subject-alt-names: true\n" +
-			"certificate-authority.allow-authorization-extensions: true\n"},
-		settings: []string{"allow_duplicate_certs = true"},
-	}}
+	return []suite{
+		{
+			name:   "open",
+			member: "ca:\n  allow_subject_alt_names: true\n  allow_authorization_extensions: true\n  allow_duplicate_certs: true\n",
+			conf: map[string]string{"ca.conf": "\ncertificate-authority.allow-subject-alt-names: true\n" +
+				"certificate-authority.allow-authorization-extensions: true\n"},
+			settings: []string{"allow_duplicate_certs = true"},
+		},
+		{name: "careful"}, // what both have without configuration
+		{name: "autosign", member: "ca:\n  autosign: true\n", autosign: true},
+	}
 }
 
 func (s suite) recording() string { return "testdata/" + s.name + ".json.gz" }
