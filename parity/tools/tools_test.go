@@ -1,7 +1,5 @@
-// Package tools runs the tools that people use with a Puppet Server, unmodified, against the real one and against a member:
-// the subcommands of several generations of agents, octocatalog-diff, and the requests of Foreman's smart proxy, Bolt and
-// Choria. Each tool must end the same way and say the same. Behind the build tag parity is what needs the real server;
-// without it, `troupe lookup` is compared with `puppet lookup`.
+// Package tools compares troupe's commands with the tools of a Puppet Server's host that they stand for: `troupe lookup`
+// with `puppet lookup`.
 package tools
 
 import (
