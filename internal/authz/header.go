@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"troupe/internal/fault"
@@ -97,22 +98,23 @@ func certnameOfDN(dn string) puppet.Certname {
 		}
 		return ""
 	}
-	for _, rdn := range splitDN(dn) {
+	var name puppet.Certname
+	for _, rdn := range slices.Backward(splitDN(dn)) {
 		key, value, ok := strings.Cut(rdn, "=")
-		if ok && strings.EqualFold(strings.TrimSpace(key), "CN") {
-			// Escapes and quotes are refused rather than read: no certname needs them,
-			// and two readings of one name would be two identities.
-			if strings.ContainsAny(value, "\\\"") {
-				return ""
-			}
-			return certname(strings.TrimSpace(value))
+		// Escapes, quotes and names of several parts are refused rather than read: no
+		// certname needs them, and two readings of one name would be two identities.
+		// The real server takes "+O=x" and ";O=x" for parts of the name.
+		if !ok || strings.ContainsAny(rdn, "\\\"+;") {
+			return ""
+		}
+		if strings.EqualFold(strings.TrimSpace(key), "CN") {
+			name = certname(strings.TrimSpace(value)) // the first counts
 		}
 	}
-	return ""
+	return name
 }
 
-// splitDN cuts at the commas, plus signs and semicolons that are neither escaped
-// nor quoted.
+// splitDN cuts at the commas that are neither escaped nor quoted.
 func splitDN(dn string) []string {
 	var parts []string
 	start, quoted := 0, false
@@ -122,7 +124,7 @@ func splitDN(dn string) []string {
 			i++
 		case c == '"':
 			quoted = !quoted
-		case !quoted && (c == ',' || c == '+' || c == ';'):
+		case !quoted && c == ',':
 			parts = append(parts, dn[start:i])
 			start = i + 1
 		}

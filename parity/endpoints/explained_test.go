@@ -50,4 +50,8 @@ var explained = []explanation{
 	{reason: "there is no JRuby whose threads could be told", endpoint: "thread-dump", field: "^status$"},
 	{reason: "a method that HTTP does not have is not allowed (405) rather than not implemented (501)", endpoint: "environment-cache", request: "BREW", field: "^status$"},
 	{reason: "`/metrics/v2` speaks for this process, not for a JVM", endpoint: "/metrics/v2", field: "^(body|Cache-Control)$"},
+
+	{reason: "control characters in a path are refused before rules: regular expressions of Java and Go differ about them", endpoint: "auth.conf: rules", request: "%0a", field: "^status$", change: "^40[34] → 400$"},
+	{reason: "`X-Client-DN`: names with quotes, escapes, `+`, `;`, an OID for CN or an empty part belong to nobody; the real server reads some, and takes `+O=x` for a part of the name", endpoint: "identity in headers", request: `X-Client-DN: [^;]*("|\\|\+|;O=|2\.5\.4\.3|,($| \|))`, field: "^status$", change: "^404 → 403$"},
+	{reason: "the words about a bad `X-Client-Cert` are those of another decoder", endpoint: "identity in headers", field: "^body$", bodies: "x-client-cert"},
 }
