@@ -3,15 +3,14 @@ package endpoints
 // This file lists why a member's answer may differ from the real server's. The first explanation that covers a difference
 // counts. docs/compat.md prints the reasons with these numbers.
 
-// jettyError is what differs where Jetty answers with a page of its own.
-const jettyError = `^<h1>Bad Message 400|^text/html;charset=iso-8859-1 → |^400 → `
-
 var explained = []explanation{
 	{reason: "answers to catalog requests name the compiling server (`X-Puppet-Compiler-Name`), as later servers do", field: "^X-Puppet-Compiler-Name$"},
 	{reason: "`environment_classes` always has an Etag: who asks again with it gets 304", field: "^Etag$", endpoint: "environment_classes"},
 	{reason: "small answers are not compressed: they fill one packet either way", field: "^Content-Encoding$", change: "^gzip → $"},
 
-	{reason: "what Jetty refuses with a page of its own (broken escapes, NUL, paths above the root) is refused in text", change: jettyError},
+	{reason: "what Jetty refuses with a page of its own (broken escapes, NUL, paths above the root) is refused in text", bodies: "<h1>Bad Message 400"},
+	{reason: "the same, asked by HEAD", request: `\| HEAD \|`, field: "^Content-Type$", change: "^text/html;charset=iso-8859-1 → "},
+	{reason: "an empty `X-Client-Cert` is as good as none", endpoint: "identity in headers", request: "X-Client-Cert: $|X-Client-Cert:  ", field: "^status$", change: "^400 → "},
 	{reason: "one rule for all paths: `.` and `..` are 400 everywhere; the status and metrics endpoints of the real server take paths as they are", request: `/\.\.?/|/%2e%2e/`, field: "^status$", change: "^(200|403|404) → 400$"},
 	{reason: "`//` at the beginning of a path counts as `/`, as elsewhere in it; a 404 there", request: `\| //`, field: "."},
 	{reason: "`//`, `;x=1` and needless escapes in paths of the status and metrics endpoints count as elsewhere; 403 or 404 there", request: `/(status|metrics)/v\d[^?]*(//|;|%)`},
