@@ -140,7 +140,7 @@ func (a *Authority) checkList(i *issuer, l *x509.RevocationList) error {
 	}
 	for _, e := range l.RevokedCertificateEntries {
 		for _, c := range i.bundle {
-			if bytes.Equal(c.RawIssuer, l.RawIssuer) && c.SerialNumber.Cmp(e.SerialNumber) == 0 {
+			if SameName(c.RawIssuer, l.RawIssuer) && c.SerialNumber.Cmp(e.SerialNumber) == 0 {
 				return invalid("the list of %s revokes %s, under which every agent would be shut out", l.Issuer.CommonName, c.Subject.CommonName)
 			}
 		}

@@ -58,7 +58,7 @@ type entry struct {
 
 func (s *revokedSet) has(cert *x509.Certificate, issuer []byte) bool {
 	serial := serialText(cert.SerialNumber)
-	if bytes.Equal(cert.RawIssuer, issuer) {
+	if SameName(cert.RawIssuer, issuer) {
 		_, ok := s.own.Load(serial)
 		return ok
 	}

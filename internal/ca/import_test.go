@@ -1,7 +1,9 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -200,6 +202,41 @@ func (f realFolder) checkLater(t *testing.T, b *bench) {
 	}
 	if want := len(f.other.bundle); lists != want {
 		t.Errorf("%d lists are published, want one for each of the %d certificates", lists, want)
+	}
+}
+
+// A puppetserver writes the name of its issuer as UTF8String into certificates and lists; the certificate of an issuer from
+// outside may have another type of string.
+func TestTheIssuersNameMayHaveAnotherEncodingInAFolder(t *testing.T) {
+	f := newRealFolder(t, Single)
+	other := *f.other.cert
+	other.RawSubject = bytes.Replace(other.RawSubject, []byte{asn1.TagUTF8String, 27}, []byte{asn1.TagPrintableString, 27}, 1)
+	if bytes.Equal(other.RawSubject, f.other.cert.RawSubject) {
+		t.Fatal("both names have one encoding")
+	}
+	f.other.cert = &other
+	f.web1 = f.leaf(t, "web1.example.test", 3)
+	line, err := newEntry(revocation{Serial: serialText(f.web1.SerialNumber), At: time.Now().Add(-time.Hour), Reason: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := crlSpec{issuer: other.RawSubject, keyID: other.SubjectKeyId, number: big.NewInt(3), thisUpdate: time.Now().Add(-time.Hour), nextUpdate: time.Now().Add(year), entries: []entry{line}}
+	list, err := spec.sign(f.other.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, filepath.Join(f.dir, "signed/web1.example.test.pem"), 0o640, string(certificatePEM(f.web1.Raw)))
+	writeText(t, filepath.Join(f.dir, fileCRL), 0o640, string(listPEM(list)))
+
+	b, got := f.importInto(t)
+	if cert := b.certificate(t, "web1.example.test"); !cert.Equal(f.web1) {
+		t.Errorf("web1 has another certificate: %+v", got)
+	}
+	if !b.Revoked(f.web1) {
+		t.Error("web1 is not revoked any more")
+	}
+	if SameName(other.RawSubject, f.web1.RawSubject) {
+		t.Error("two names are the same")
 	}
 }
 

@@ -1,12 +1,15 @@
 package server
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"net/http"
 	"sync"
 	"time"
+
+	"troupe/internal/ca"
 )
 
 // This file verifies the certificates of clients. To verify the signature of our CA
@@ -22,8 +25,9 @@ const maxKnown = 50_000
 // a certificate is revoked is not its business: that is asked at every handshake and
 // every request.
 type clients struct {
-	pool func() *x509.CertPool // the issuers of now; another one when they change
-	now  func() time.Time
+	pool   func() *x509.CertPool    // the issuers of now; another one when they change
+	issuer func() *x509.Certificate // the one that signs; its name is looked for in other encodings too
+	now    func() time.Time
 
 	mu    sync.Mutex
 	under *x509.CertPool // the issuers that verified those who are known
@@ -42,6 +46,7 @@ type verified struct {
 // issuers, or why there is none. The client has proved that it has the key.
 func (c *clients) chains(shown []*x509.Certificate) ([][]*x509.Certificate, error) {
 	pool, now := c.pool(), c.now()
+	shown = c.underOurName(shown)
 	if len(shown) > 1 { // not an agent: they send their own certificate alone
 		return verifyClient(shown, pool, now)
 	}
@@ -71,6 +76,18 @@ func (c *clients) chains(shown []*x509.Certificate) ([][]*x509.Certificate, erro
 	}
 	c.remember(sum, pool, v)
 	return chains, nil
+}
+
+// underOurName lets Go find the issuer of a certificate that has its name in another
+// encoding: it looks for the bytes. The signature covers what was sent.
+func (c *clients) underOurName(shown []*x509.Certificate) []*x509.Certificate {
+	name := c.issuer().RawSubject
+	if bytes.Equal(shown[0].RawIssuer, name) || !ca.SameName(shown[0].RawIssuer, name) {
+		return shown
+	}
+	leaf := *shown[0] // crypto/tls shares the certificates of a client among its connections
+	leaf.RawIssuer = name
+	return append([]*x509.Certificate{&leaf}, shown[1:]...)
 }
 
 func verifyClient(shown []*x509.Certificate, pool *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {

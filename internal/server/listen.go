@@ -75,7 +75,7 @@ func cipherSuites(names []string) []uint16 {
 }
 
 func newFront(authority *ca.Authority, cert *tls.Certificate, listener net.Listener, l frontLimits, log *slog.Logger) *front {
-	f := &front{authority: authority, clients: &clients{pool: authority.Pool, now: time.Now}, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
+	f := &front{authority: authority, clients: &clients{pool: authority.Pool, issuer: authority.Issuer, now: time.Now}, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
 	f.cert.Store(cert)
 	f.http = &http.Server{
 		ReadHeaderTimeout: l.header,
