@@ -23,7 +23,7 @@ long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real serv
 
 parity: packages ## every catalog of the corpus beside Puppet Server 7.9.5 and 8.7.0 (an hour)
 	@sh tools/packages.sh puppetserver puppetdb puppet-terminus-puppetdb postgresql $$(cat parity/corpus/packages.txt)
-	@sh tools/chroots/make.sh trixie-server
+	@sh tools/chroots/make.sh bullseye trixie trixie-server
 	go test -tags=parity -count=1 -timeout=180m -p=1 -v ./parity/...
 
 fuzz: ## every fuzz target for a minute
