@@ -49,10 +49,13 @@ end
 class Puppet::Resource::Troupe < Puppet::Indirector::Code
   desc 'Asks the server for exported resources of other nodes.'
 
+  # A collector asks again in every round of the evaluation. It then gets the
+  # resources of the first round, which it knows by their collector_id.
   def search(request)
     scope = request.options[:scope]
-    ::Troupe::Server.exported(request.key.to_s, request.options[:host], expression(request.options[:filter])).map do |found|
-      resource(found, scope)
+    filter = expression(request.options[:filter])
+    ::Troupe::Server.collected([request.key.to_s, filter, scope.object_id]) do
+      ::Troupe::Server.exported(request.key.to_s, request.options[:host], filter).map { |found| resource(found, scope) }
     end
   end
 

@@ -8,6 +8,13 @@ module Troupe
 
       def forget
         @answers = {}
+        @collected = {}
+      end
+
+      # What the block makes of an answer, made once per compile.
+      def collected(key)
+        @collected ||= {}
+        @collected[key] ||= yield
       end
 
       def exported(type, host, filter)
