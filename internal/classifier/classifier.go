@@ -187,21 +187,40 @@ func (c *Classifier) lastGood(ctx context.Context, name puppet.Certname, cause e
 	if c.o.Cache == nil || ctx.Err() != nil {
 		return Node{}, cause
 	}
-	body, at, ok, err := c.o.Cache.ENC(ctx, name)
-	if err != nil || !ok {
-		if err != nil {
-			c.log.WarnContext(ctx, "reading the kept answer failed", telemetry.KeyCertname, name, telemetry.KeyErr, err)
-		}
-		return Node{}, cause
+	n, at, ok, err := c.kept(ctx, name)
+	if err != nil {
+		c.log.WarnContext(ctx, "reading the kept answer failed", telemetry.KeyCertname, name, telemetry.KeyErr, err)
 	}
-	var k keptNode
-	if err := json.Unmarshal(body, &k); err != nil {
-		return Node{}, fmt.Errorf("kept answer for %s: %w", name, err)
+	if !ok {
+		return Node{}, cause
 	}
 	c.log.WarnContext(ctx, "the classifier failed, its last good answer is used",
 		telemetry.KeyCertname, name, "answered_at", at, telemetry.KeyErr, cause)
-	return Node{
-		Certname: name, Environment: k.Environment, Stale: true,
-		Classes: k.Classes, Parameters: k.Parameters,
-	}, nil
+	return n, nil
+}
+
+// Last returns what the classifier said of a node last, without asking it; a node
+// of which nothing is kept is plain.
+func (c *Classifier) Last(ctx context.Context, name puppet.Certname) (Node, error) {
+	if c.command == nil || c.o.Cache == nil {
+		return plain(name), nil
+	}
+	n, _, ok, err := c.kept(ctx, name)
+	if err != nil || !ok {
+		return plain(name), err
+	}
+	return n, nil
+}
+
+// kept reads the last good answer, if there is one.
+func (c *Classifier) kept(ctx context.Context, name puppet.Certname) (n Node, at time.Time, ok bool, err error) {
+	body, at, ok, err := c.o.Cache.ENC(ctx, name)
+	if err != nil || !ok {
+		return Node{}, at, false, err
+	}
+	var k keptNode
+	if err := json.Unmarshal(body, &k); err != nil {
+		return Node{}, at, false, fmt.Errorf("kept answer for %s: %w", name, err)
+	}
+	return Node{Certname: name, Environment: k.Environment, Stale: true, Classes: k.Classes, Parameters: k.Parameters}, at, true, nil
 }

@@ -155,6 +155,18 @@ func (r *Repo) Current(ctx context.Context, e puppet.Environment) (*Version, err
 	return env.fresh(ctx)
 }
 
+// Newest returns the newest complete version that is known, without looking for
+// changes; nil if there is none.
+func (r *Repo) Newest(e puppet.Environment) *Version {
+	r.mu.Lock()
+	env := r.environments[e]
+	r.mu.Unlock()
+	if env == nil {
+		return nil
+	}
+	return env.current()
+}
+
 // Version returns the version of that content id if it is still kept.
 func (r *Repo) Version(ctx context.Context, e puppet.Environment, codeID string) (*Version, error) {
 	if err := ctx.Err(); err != nil {

@@ -60,6 +60,7 @@ func TestMember(t *testing.T) {
 		{"TLS 1.1 and HTTP/2 are not spoken", protocols},
 		{"who shows no certificate gets the CA and the status", anonymous},
 		{"who shows its own certificate gets its catalog", agent},
+		{"new code is loaded and warmed before anybody asks for it", newCode},
 		{"certificates of others and expired ones are refused", strangers},
 		{"a revoked certificate is refused at once, also on an open connection", revoked},
 		{"each request is one line in the log and one observation", observed},

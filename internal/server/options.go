@@ -87,7 +87,7 @@ func engineOptions(cfg *config.Config, m *member) ruby.Options {
 		Ruby: cfg.Engine.Ruby, PuppetLib: cfg.Engine.PuppetLib, Workers: cfg.Engine.Workers, MaxQueue: cfg.Engine.MaxQueue,
 		Deadline: cfg.Engine.Deadline, MaxRequests: cfg.Engine.MaxRequests, MaxMemory: cfg.Engine.MaxMemory,
 		User: cfg.Engine.User, Dir: m.folder("engine"), Settings: puppetSettings(cfg),
-		Resources: resources, Warm: m.store.RecentNodes, Log: m.log, Registerer: m.registry,
+		Resources: resources, Warm: m.knownNodes, Log: m.log, Registerer: m.registry,
 	}
 }
 

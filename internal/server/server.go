@@ -108,6 +108,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
 		stage{"metrics", m.runMetrics, 5 * time.Second},
+		stage{"warming", m.runWarming, 5 * time.Second},
 		// Before the front, so that it stops after it: a member that finishes long
 		// requests is alive.
 		stage{"watchdog", func(ctx context.Context) error { return m.notify.runWatchdog(ctx, m.healthy) }, 5 * time.Second},

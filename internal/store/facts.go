@@ -60,11 +60,20 @@ func (db *DB) Facts(ctx context.Context, certname puppet.Certname) (puppet.Facts
 	return f, nil
 }
 
-// RecentNodes returns the facts of the n nodes of an environment that were heard
-// of last: with them a new code version is warmed.
+// amongRecent is how many of the nodes that were heard of last are looked at for
+// nodes that differ.
+const amongRecent = 500
+
+// RecentNodes returns the facts of up to n nodes of an environment, the last
+// heard of first: with them a new code version is warmed. Of nodes whose catalogs
+// have equally many resources, which are most likely alike, only one is among
+// them, and none whose last compile failed.
 func (db *DB) RecentNodes(ctx context.Context, env puppet.Environment, n int) ([]puppet.Facts, error) {
-	rows, err := db.read.QueryContext(ctx, `SELECT f.certname, f.environment, f.time, f.facts FROM node n JOIN facts f ON f.certname = n.certname
-		WHERE n.environment = ? ORDER BY n.seen DESC LIMIT ?`, env, limitOr(n, 10))
+	rows, err := db.read.QueryContext(ctx, `SELECT f.certname, f.environment, f.time, f.facts FROM (
+		SELECT certname, max(seen) AS seen FROM (
+			SELECT certname, seen, (SELECT resources FROM compile c WHERE c.certname = n.certname ORDER BY stamp DESC LIMIT 1) AS resources
+			FROM node n WHERE environment = ? AND facts <> x'' AND compile_failed = 0 ORDER BY seen DESC LIMIT ?)
+		GROUP BY resources) n JOIN facts f ON f.certname = n.certname ORDER BY n.seen DESC LIMIT ?`, env, amongRecent, limitOr(n, 10))
 	if err != nil {
 		return nil, fmt.Errorf("query recent nodes of %s: %w", env, err)
 	}
@@ -79,6 +88,29 @@ func (db *DB) RecentNodes(ctx context.Context, env puppet.Environment, n int) ([
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("query recent nodes of %s: %w", env, err)
+	}
+	return all, nil
+}
+
+// RecentEnvironments returns up to n environments, that of the node that was
+// heard of last first.
+func (db *DB) RecentEnvironments(ctx context.Context, n int) ([]puppet.Environment, error) {
+	rows, err := db.read.QueryContext(ctx, `SELECT environment FROM node WHERE environment <> '' AND expired = 0
+		GROUP BY environment ORDER BY max(seen) DESC LIMIT ?`, n)
+	if err != nil {
+		return nil, fmt.Errorf("query recent environments: %w", err)
+	}
+	defer rows.Close()
+	var all []puppet.Environment
+	for rows.Next() {
+		var e puppet.Environment
+		if err := rows.Scan(&e); err != nil {
+			return nil, fmt.Errorf("query recent environments: %w", err)
+		}
+		all = append(all, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("query recent environments: %w", err)
 	}
 	return all, nil
 }

@@ -264,6 +264,28 @@ func TestRecentNodesAreOfTheEnvironmentAndTheLastHeardOf(t *testing.T) {
 	}
 }
 
+func TestRecentNodesAreOnesWithDifferentCatalogs(t *testing.T) {
+	m := newMember(t, Options{})
+	for i, resources := range []int{10, 10, 200, 200, 10, 300} {
+		name := puppet.Certname(fmt.Sprintf("n%d", i))
+		must(t, m.SaveFacts(t.Context(), facts(name, `{}`), "m"))
+		must(t, m.SaveCompile(t.Context(), Compile{Certname: name, Environment: "production", Resources: resources, Failed: resources == 300}))
+	}
+	other := facts("s0", `{}`)
+	other.Environment = "staging"
+	must(t, m.SaveFacts(t.Context(), other, "m"))
+	got, err := m.RecentNodes(t.Context(), "production", 5)
+	must(t, err)
+	if len(got) != 2 || got[0].Certname != "n4" || got[1].Certname != "n3" {
+		t.Errorf("recent nodes are %v, want n4 and n3: the newest of each size", got)
+	}
+	environments, err := m.RecentEnvironments(t.Context(), 5)
+	must(t, err)
+	if len(environments) != 2 || environments[0] != "staging" || environments[1] != "production" {
+		t.Errorf("recent environments are %v, want staging, then production", environments)
+	}
+}
+
 func TestFailedCompilesAreKeptAndOldOnesTrimmed(t *testing.T) {
 	m := newMember(t, Options{CompilesPerNode: 5})
 	want := Compile{

@@ -36,7 +36,7 @@ func (p *Pool) Compile(ctx context.Context, q engine.Request) (engine.Result, er
 	if a.Event != "done" {
 		return engine.Result{}, p.failure(q, a)
 	}
-	p.remember(q)
+	p.remember(q, a.Role)
 
 	timings := a.timings()
 	timings["total"] = time.Since(start)
@@ -60,19 +60,29 @@ func (p *Pool) EnvironmentClasses(ctx context.Context, v *code.Version) (json.Ra
 	return classListing(v.Environment, a.Files)
 }
 
-// Prepare starts and warms the zygote of a version before anybody asks for it.
+// Prepare starts and warms the zygote of a version before anybody asks for it. It
+// takes no other version's place.
 func (p *Pool) Prepare(ctx context.Context, v *code.Version) error {
+	if !p.hasRoom(v) {
+		return nil
+	}
 	leave, err := p.enter(true)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	z, err := p.acquire(ctx, engine.Request{Version: v})
+	z, err := p.acquire(ctx, v, nil)
 	if err != nil {
 		return err
 	}
 	p.release(z)
 	return nil
+}
+
+func (p *Pool) hasRoom(v *code.Version) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.zygotes) < p.o.MaxVersions || p.zygotes[zygoteKey{v.Environment, v.ID}] != nil
 }
 
 // An answer is what a worker said, and who said it.
@@ -117,11 +127,19 @@ func (p *Pool) run(ctx context.Context, q engine.Request, command any) (answer, 
 }
 
 func (p *Pool) attempt(ctx context.Context, q engine.Request, command any, start time.Time, fresh bool) (answer, error) {
-	z, err := p.acquire(ctx, q)
+	var o *offer
+	if _, ok := command.(compileCommand); ok {
+		o = newOffer(q)
+	}
+	z, err := p.acquire(ctx, q.Version, o)
 	if err != nil {
 		return answer{}, err
 	}
 	defer p.release(z)
+	if a, ok := o.take(); ok {
+		a.queued = time.Since(start) - a.took
+		return a, nil
+	}
 	if err := p.takeSlot(ctx); err != nil {
 		return answer{}, err
 	}

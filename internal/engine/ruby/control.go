@@ -17,9 +17,10 @@ import (
 
 // A control is the channel to one fork server.
 type control struct {
-	conn   *net.UnixConn
-	answer func(context.Context, event) any // of questions; nil if there are none to expect
-	gone   chan struct{}                    // closed when the process no longer speaks
+	conn    *net.UnixConn
+	restore *restorer                        // of paths in what it says; nil for the template, which sees none
+	answer  func(context.Context, event) any // of questions; nil if there are none to expect
+	gone    chan struct{}                    // closed when the process no longer speaks
 
 	turn    sync.Mutex // one command at a time
 	writing sync.Mutex // one frame at a time
@@ -29,8 +30,8 @@ type control struct {
 	deaths map[int]chan event // by pid of a child; each holds at most one event
 }
 
-func newControl(conn *net.UnixConn, answer func(context.Context, event) any) *control {
-	return &control{conn: conn, answer: answer, gone: make(chan struct{}), replies: make(chan event, 1), deaths: map[int]chan event{}}
+func newControl(conn *net.UnixConn, restore *restorer, answer func(context.Context, event) any) *control {
+	return &control{conn: conn, restore: restore, answer: answer, gone: make(chan struct{}), replies: make(chan event, 1), deaths: map[int]chan event{}}
 }
 
 // read handles what the process says until it ends or the connection is closed.
@@ -38,17 +39,21 @@ func newControl(conn *net.UnixConn, answer func(context.Context, event) any) *co
 func (c *control) read(ctx context.Context, onDeath func(event)) error {
 	defer close(c.gone)
 	for {
-		head, _, err := readFrame(c.conn)
+		head, body, err := readFrame(c.conn)
 		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		if c.restore != nil {
+			head = c.restore.bytes(head)
+		}
 		e, err := parseEvent(head)
 		if err != nil {
 			return err
 		}
+		e.body = body
 
 		switch {
 		case e.Event == "died":

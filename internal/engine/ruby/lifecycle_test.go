@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveForTest compiles one catalog, leaves a second compile in an endless loop,
-// and waits for the end of stdin.
+// serveForTest compiles a catalog in the zygote and one in a worker, leaves a
+// third compile in an endless loop, and waits for the end of stdin.
 func serveForTest(dir string) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -73,6 +73,9 @@ func serveForTest(dir string) error {
 			Certname: certname, Version: v, Trusted: puppet.Trusted{Authenticated: "remote", Certname: certname},
 			Facts: puppet.Facts{Certname: certname, Values: []byte(`{"os":{"family":"Debian"},"trouble":"` + trouble + `"}`)},
 		}
+	}
+	if _, err := p.Compile(ctx, request("db01.example.test", "none")); err != nil {
+		return err
 	}
 	result, err := p.Compile(ctx, request("db01.example.test", "none"))
 	if err != nil {
@@ -305,6 +308,7 @@ func TestTheNumberOfVersionsIsBounded(t *testing.T) {
 
 func TestWorkersAreReplacedAfterSoManyCompiles(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Workers = 1; o.MaxRequests = 2 })
+	r.compile(r.request("db01.example.test")) // in the zygote
 	var pids []int
 	for range 4 {
 		pids = append(pids, r.compile(r.request("db01.example.test")).WorkerPID)

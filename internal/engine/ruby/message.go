@@ -37,7 +37,7 @@ type plainCommand struct {
 	Deadline int    `json:"deadline,omitempty"` // seconds of CPU
 }
 
-// compileCommand asks a worker for a catalog, or a zygote to warm itself.
+// compileCommand asks a worker, or a zygote that warms itself, for a catalog.
 type compileCommand struct {
 	Op              string            `json:"op"`
 	Deadline        int               `json:"deadline"` // seconds of CPU
@@ -104,7 +104,7 @@ type event struct {
 	Exit   *int `json:"exit"`
 	Signal *int `json:"signal"`
 
-	// opened, failed, warmed and settled, from zygotes
+	// opened, failed and settled, from zygotes
 	UnknownSettings []string `json:"unknown_settings"`
 
 	// query, from workers and warming zygotes
@@ -116,7 +116,7 @@ type event struct {
 	Path   string          `json:"path"`
 	Follow bool            `json:"follow"`
 
-	// done and failed, from workers
+	// done and failed, from workers and warming zygotes
 	Message     string             `json:"message"`
 	Memory      bool               `json:"memory"` // it ran out of memory
 	Leaving     bool               `json:"exit_called"`
@@ -132,6 +132,9 @@ type event struct {
 	Strays      bool               `json:"strays"` // it left processes running
 	Spent       bool               `json:"spent"`  // it cannot take another request
 	Found       bool               `json:"found"`
+	Role        string             `json:"role"` // digest of the names of the catalog's classes
+
+	body []byte // what follows the head
 }
 
 func parseEvent(head []byte) (event, error) {

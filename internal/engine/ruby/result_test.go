@@ -158,13 +158,13 @@ func TestSettingsReachPuppet(t *testing.T) {
 func TestANewVersionIsWarmedWithKnownNodes(t *testing.T) {
 	asked := 0
 	r := newRig(t, func(o *Options) {
-		o.Warm = func(_ context.Context, e puppet.Environment, n int) ([]puppet.Facts, error) {
+		o.Warm = func(_ context.Context, e puppet.Environment, n int) ([]engine.Request, error) {
 			asked++
-			if e != "production" || n != 3 {
+			if e != "production" || n != 16 {
 				return nil, errors.New("not what was expected")
 			}
-			facts := json.RawMessage(`{"os":{"family":"Debian"}}`)
-			return []puppet.Facts{{Certname: "web01.example.test", Values: facts}, {Certname: "broken.example.test", Values: facts}}, nil
+			facts := puppet.Facts{Values: json.RawMessage(`{"os":{"family":"Debian"}}`)}
+			return []engine.Request{{Certname: "web01.example.test", Facts: facts}, {Certname: "broken.example.test", Facts: facts}}, nil
 		}
 	})
 	if err := r.Prepare(t.Context(), r.version()); err != nil {

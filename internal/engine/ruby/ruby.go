@@ -46,7 +46,7 @@ type Options struct {
 	Workers     int           // compiles at a time; 0 means one per CPU
 	MaxQueue    int           // requests that may wait; 0 means 16 per worker. Patient ones wait beyond that, see enter
 	MaxVersions int           // zygotes kept; 0 means 8
-	WarmNodes   int           // nodes compiled to warm a zygote; 0 means 3
+	WarmNodes   int           // nodes of different roles compiled to warm a zygote while nobody waits for it; 0 means 16
 	Deadline    time.Duration // of one compile; 0 means 5 minutes
 	MaxRequests int           // compiles until a worker is replaced; 0 means 5,000
 	MaxMemory   int64         // resident bytes above which a worker is replaced after its compile; at twice that it is killed in the middle; 0 means 512 MiB
@@ -57,8 +57,8 @@ type Options struct {
 
 	// Resources answers collectors of exported resources; nil means that there are none.
 	Resources func(context.Context, store.ResourceQuery) ([]puppet.Resource, error)
-	// Warm gives the last known facts of up to n nodes of an environment; nil means that none are known.
-	Warm func(ctx context.Context, e puppet.Environment, n int) ([]puppet.Facts, error)
+	// Warm gives requests of up to n nodes of an environment that differ, without Version; nil means that none are known.
+	Warm func(ctx context.Context, e puppet.Environment, n int) ([]engine.Request, error)
 
 	Log        *slog.Logger // nil discards
 	Registerer prometheus.Registerer
@@ -68,7 +68,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Workers, runtime.GOMAXPROCS(0))
 	setDefault(&o.MaxQueue, 16*o.Workers)
 	setDefault(&o.MaxVersions, 8)
-	setDefault(&o.WarmNodes, 3)
+	setDefault(&o.WarmNodes, 16)
 	setDefault(&o.Deadline, 5*time.Minute)
 	setDefault(&o.MaxRequests, 5000)
 	setDefault(&o.MaxMemory, 512<<20)

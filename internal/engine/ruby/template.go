@@ -170,7 +170,7 @@ func (t *template) launch(cmd *exec.Cmd, lifeline *os.File) error {
 	if err != nil {
 		return err
 	}
-	t.control = newControl(conn, nil)
+	t.control = newControl(conn, nil, nil)
 	output, outputEnd, err := os.Pipe()
 	if err != nil {
 		return errors.Join(err, conn.Close(), theirs.Close())

@@ -92,7 +92,7 @@ func TestAWarmingCompileThatHangsIsLeftOut(t *testing.T) {
 	if fault.KindOf(err) != fault.Failed {
 		t.Fatalf("got %v, want a fault of kind Failed", err)
 	}
-	if !strings.Contains(r.log.String(), "starting cold") {
+	if !strings.Contains(r.log.String(), "starting again") {
 		t.Error("the log does not say that warming failed")
 	}
 	r.compile(r.request("db01.example.test"))
@@ -150,7 +150,7 @@ func TestAZygoteGoesOnForkingWhileItsChildrenDie(t *testing.T) {
 	r := newRig(t)
 	q := r.request("db01.example.test")
 	r.compile(q)
-	z, err := r.acquire(t.Context(), q)
+	z, err := r.acquire(t.Context(), q.Version, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,6 @@ type zygoteKey struct {
 type zygote struct {
 	key     zygoteKey
 	version *code.Version
-	first   engine.Request // what it was started for: warms it if nothing else is known
 	born    time.Time
 	restore *restorer
 	ready   chan struct{} // closed when it can fork, or has failed
@@ -46,15 +45,16 @@ type zygote struct {
 	users   int       // requests that hold it
 	used    time.Time // when the last one took it
 	retired bool      // not to be given to new requests
+	offers  []*offer  // of requests that wait for it, oldest first
 	idle    []*worker // the most recently used last
 }
 
-// acquire returns the zygote of a version, starting it if need be. The caller
-// gives it back with release.
-func (p *Pool) acquire(ctx context.Context, q engine.Request) (*zygote, error) {
-	key := zygoteKey{q.Version.Environment, q.Version.ID}
+// acquire returns the zygote of a version, starting it if need be, as soon as it
+// can fork or has answered the offer, which may be nil. The caller gives it back
+// with release.
+func (p *Pool) acquire(ctx context.Context, v *code.Version, o *offer) (*zygote, error) {
 	for {
-		z, isNew, changed := p.find(key, q)
+		z, isNew, changed := p.find(v, o)
 		if z == nil {
 			// Every zygote is in use. That ends with the requests that use them.
 			select {
@@ -76,21 +76,36 @@ func (p *Pool) acquire(ctx context.Context, q engine.Request) (*zygote, error) {
 			}
 		}
 
-		select {
-		case <-z.ready:
-		case <-p.closed:
-			p.release(z)
-			return nil, errClosing()
-		case <-ctx.Done():
-			p.release(z)
-			return nil, errWaiting(ctx)
-		}
-		if z.err == nil {
+		err := p.await(ctx, z, o)
+		if err == nil {
 			return z, nil
 		}
 		p.release(z)
-		if !errors.Is(z.err, errAbandoned) || ctx.Err() != nil {
-			return nil, z.err
+		if !errors.Is(err, errAbandoned) || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+}
+
+// await waits until a zygote can fork, has failed, or has answered the offer.
+func (p *Pool) await(ctx context.Context, z *zygote, o *offer) error {
+	for closed := p.closed; ; {
+		select {
+		case <-o.answered():
+			return nil
+		case <-z.ready:
+			if _, ok := o.take(); ok {
+				return nil
+			}
+			return z.err
+		case <-closed:
+			if p.withdraw(z, o) {
+				return errClosing()
+			}
+			closed = nil // it is being compiled, and Run waits for what runs
+		case <-ctx.Done():
+			p.withdraw(z, o)
+			return errWaiting(ctx)
 		}
 	}
 }
@@ -105,7 +120,8 @@ func errWaiting(ctx context.Context) error {
 
 // find returns a zygote with one more user, a new one if there is room, or
 // nothing and a channel that says when to look again.
-func (p *Pool) find(key zygoteKey, q engine.Request) (z *zygote, isNew bool, changed <-chan struct{}) {
+func (p *Pool) find(v *code.Version, o *offer) (z *zygote, isNew bool, changed <-chan struct{}) {
+	key := zygoteKey{v.Environment, v.ID}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	z = p.zygotes[key]
@@ -115,14 +131,17 @@ func (p *Pool) find(key zygoteKey, q engine.Request) (z *zygote, isNew bool, cha
 		}
 		isNew = true
 		z = &zygote{
-			key: key, version: q.Version, first: q, born: time.Now(), restore: newRestorer(q.Version.Paths),
+			key: key, version: v, born: time.Now(), restore: newRestorer(v.Paths),
 			ready: make(chan struct{}), stop: make(chan struct{}),
 		}
-		q.Version.Retain()
+		v.Retain()
 		p.zygotes[key] = z
 	}
 	z.users++
 	z.used = time.Now()
+	if o != nil && !z.isReady() {
+		z.offers = append(z.offers, o)
+	}
 	return z, isNew, nil
 }
 
@@ -249,9 +268,10 @@ func (p *Pool) runZygote(ctx context.Context, z *zygote) {
 }
 
 // bootZygote starts the process and warms it. If a node's compile hangs or kills
-// it, it is started again and not warmed.
+// it, it is started again and warmed with known nodes only; if that fails too, it
+// is not warmed.
 func (p *Pool) bootZygote(ctx context.Context, z *zygote, log *slog.Logger, reading *sync.WaitGroup) error {
-	for _, warm := range []bool{true, false} {
+	for w := (&warming{zygote: z, log: log}); ; w.attempt++ {
 		if err := p.forkZygote(ctx, z, log, reading); err != nil {
 			return err
 		}
@@ -259,10 +279,7 @@ func (p *Pool) bootZygote(ctx context.Context, z *zygote, log *slog.Logger, read
 			p.endZygote(z, log)
 			return err
 		}
-		var err error
-		if warm {
-			err = p.warmZygote(ctx, z, log)
-		}
+		err := p.warm(ctx, w)
 		if err == nil {
 			err = p.settleZygote(ctx, z)
 		}
@@ -271,12 +288,11 @@ func (p *Pool) bootZygote(ctx context.Context, z *zygote, log *slog.Logger, read
 		}
 		killGroup(z.process, log)
 		p.endZygote(z, log)
-		if !warm || ctx.Err() != nil {
+		if w.attempt == cold || ctx.Err() != nil {
 			return err
 		}
-		log.Warn("warming failed; starting cold", slog.Any(telemetry.KeyErr, err))
+		log.Warn("warming failed; starting again", slog.Any(telemetry.KeyErr, err))
 	}
-	return errors.New("a cold zygote did not start") // not reached
 }
 
 // stepLimit bounds the steps of a boot that run no code of the environment.
@@ -298,7 +314,7 @@ func (p *Pool) forkZygote(ctx context.Context, z *zygote, log *slog.Logger, read
 		return errors.Join(fmt.Errorf("finding a zygote: %w", err), conn.Close())
 	}
 	z.process = process
-	z.control = newControl(conn, func(ctx context.Context, e event) any { return p.answer(ctx, z.version, e) })
+	z.control = newControl(conn, z.restore, func(ctx context.Context, e event) any { return p.answer(ctx, z.version, e) })
 	reading.Go(func() {
 		if err := z.control.read(context.WithoutCancel(ctx), func(e event) { p.forgetIdle(z, e.PID) }); err != nil {
 			log.Error("ruby zygote cannot be understood", slog.Any(telemetry.KeyErr, err))
@@ -320,38 +336,9 @@ func (p *Pool) openZygote(ctx context.Context, z *zygote, log *slog.Logger) erro
 	for _, name := range e.UnknownSettings {
 		log.Warn("setting is unknown to this version of Puppet and is ignored", slog.String("setting", name))
 	}
-	z.logMessages(log, e.Logs)
+	logMessages(log, e.Logs)
 	if e.Event != "opened" {
-		return fault.New(fault.Failed, "%s", z.restore.text(e.Message))
-	}
-	return nil
-}
-
-// warmLimit bounds one warming compile: requests may be waiting for the end.
-const warmLimit = time.Minute
-
-// warmZygote compiles catalogs of nodes that were seen lately. A catalog that
-// does not compile does no harm.
-func (p *Pool) warmZygote(ctx context.Context, z *zygote, log *slog.Logger) error {
-	limit := min(p.o.Deadline, warmLimit)
-	for _, q := range p.warmRequests(ctx, z, log) {
-		command, err := newCompileCommand("warm", q, limit)
-		if err != nil {
-			log.Debug("warming request skipped", slog.Any(telemetry.KeyErr, err))
-			continue
-		}
-		step, cancel := context.WithTimeout(ctx, limit)
-		e, err := z.control.command(step, command, nil)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("warming with %s: %w", q.Certname, err)
-		}
-		if e.Message != "" {
-			// Not yet news: the node's next run fails in the same words and is told.
-			log.Debug("warming compile failed", slog.String(telemetry.KeyCertname, string(q.Certname)), slog.String("message", z.restore.text(e.Message)))
-			continue
-		}
-		z.warmed++
+		return fault.New(fault.Failed, "%s", e.Message)
 	}
 	return nil
 }
@@ -392,9 +379,9 @@ func (p *Pool) endZygote(z *zygote, log *slog.Logger) {
 }
 
 // logMessages puts what Puppet said outside of a compile into our own log.
-func (z *zygote) logMessages(log *slog.Logger, messages []engine.Log) {
+func logMessages(log *slog.Logger, messages []engine.Log) {
 	for _, m := range messages {
-		log.Info("puppet", slog.String("level", m.Level), slog.String("message", z.restore.text(m.Message)))
+		log.Info("puppet", slog.String("level", m.Level), slog.String("message", m.Message))
 	}
 }
 

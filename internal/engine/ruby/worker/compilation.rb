@@ -20,6 +20,13 @@ module Troupe
     rescue StandardError, SystemExit, SystemStackError, ScriptError => e
       [{ 'event' => 'failed', 'message' => message(e), 'logs' => @logs.to_a, 'timings' => timings.to_h,
          'exit_called' => e.is_a?(SystemExit) }, '']
+    ensure
+      Server.forget
+    end
+
+    # Lets go of what the last compile left for its caller.
+    def forget
+      @logs.clear
     end
 
     private
@@ -47,10 +54,11 @@ module Troupe
 
     def answer(catalog, request)
       exported = Exported.of(catalog)
+      role = Digest::SHA256.hexdigest(catalog.classes.sort.join(' '))
       catalog = @terminus.filter(catalog) unless request['unfiltered']
       format, body = render(catalog, request['rich'])
       [{ 'catalog_uuid' => catalog.catalog_uuid, 'version' => catalog.version.to_s, 'resources' => catalog.resources.size,
-         'exported' => exported, 'format' => format }, body]
+         'exported' => exported, 'format' => format, 'role' => role }, body]
     end
 
     # Strings that are not UTF-8 cannot be said in JSON. Puppet 7 then falls

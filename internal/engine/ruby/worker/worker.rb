@@ -14,12 +14,18 @@ module Troupe
       Server.channel = @channel
       Limits.memory(@limits['memory'])
       while (request, = @channel.read)
-        head, body = answer(request)
-        @channel.write(head.merge('rss' => Limits.resident, 'strays' => strays?), body)
+        respond(request)
       end
     end
 
     private
+
+    # A method of its own, so that no variable keeps the catalog of one node while
+    # that of the next is compiled.
+    def respond(request)
+      head, body = answer(request)
+      @channel.write(head.merge('rss' => Limits.resident, 'strays' => strays?), body)
+    end
 
     def answer(request)
       Limits.cpu(request['deadline'])

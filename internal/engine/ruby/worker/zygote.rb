@@ -47,7 +47,7 @@ module Troupe
     def serve(head)
       case head['op']
       when 'open' then open(head)
-      when 'warm' then warm(head)
+      when 'compile' then compile(head)
       when 'settle' then settle
       else super
       end
@@ -63,14 +63,15 @@ module Troupe
       @channel.write('event' => 'failed', 'message' => Text.clean(e.message), 'logs' => @logs.to_a)
     end
 
-    # The catalog is thrown away: what counts is what it made Puppet load.
-    def warm(request)
+    # What it makes Puppet load is there for every worker. If the memory ends, so
+    # does this process: Go starts another.
+    def compile(request)
       Server.channel = @channel
       Limits.memory(@limits['memory'])
       Limits.cpu(request['deadline'])
-      head, = @compilation.compile(request)
+      @channel.write(*@compilation.compile(request))
       Limits.any_cpu
-      @channel.write('event' => 'warmed', 'message' => head['message'].to_s, 'logs' => head['logs'], 'timings' => head['timings'])
+      @compilation.forget
     end
 
     # Tidies the heap before the first fork, so that workers share more of it.
