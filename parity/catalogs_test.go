@@ -62,6 +62,9 @@ func compareWith(t *testing.T, name, chroot string) *comparison {
 	// A first pass, after which it is known what all nodes export.
 	for _, n := range nodes {
 		got, want := c.got.v3(t, n, ofAgent), c.want.v3(t, n, ofAgent)
+		if want.status != http.StatusOK { // the first use of a type with a provider that cannot be loaded; see docs/compat.md
+			want = c.want.v3(t, n, ofAgent)
+		}
 		if want.status != http.StatusOK {
 			t.Errorf("%s: the first catalog of %s: %d\n%s", c.want.name, n.Certname, want.status, want.body)
 		}
@@ -164,7 +167,8 @@ func start(t *testing.T, name, chroot string) *comparison {
 			case "auth.conf":
 				return allowV4(text)
 			case "puppetserver.conf":
-				return text + "\nversioned-code: { code-id-command: " + dir + "/code-id, code-content-command: " + dir + "/code-content }\n"
+				// Debian 13's JRuby does not bring rexml, which providers of Debian's modules load.
+				return strings.Replace(text, "gem-path: [", `gem-path: ["/usr/lib/ruby/gems/3.3.0", `, 1) + "\nversioned-code: { code-id-command: " + dir + "/code-id, code-content-command: " + dir + "/code-content }\n"
 			}
 			return text
 		},
@@ -299,11 +303,6 @@ func (c *comparison) table(name string, nodes int) {
 
 func writeRecording(t *testing.T, list []recorded) {
 	t.Helper()
-	writeRecordingAt(t, recording, list)
-}
-
-func writeRecordingAt(t *testing.T, path string, list []recorded) {
-	t.Helper()
 	var zipped bytes.Buffer
 	w, err := gzip.NewWriterLevel(&zipped, gzip.BestCompression)
 	if err != nil {
@@ -315,5 +314,5 @@ func writeRecordingAt(t *testing.T, path string, list []recorded) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	write(t, path, zipped.String(), 0o644)
+	write(t, recording, zipped.String(), 0o644)
 }

@@ -18,9 +18,17 @@ var number = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d
 
 var escape = regexp.MustCompile(`\\u00[01][0-9A-F]`)
 
+// javaClass is what the real v4 puts before Puppet's words when a catalog does not compile.
+var javaClass = regexp.MustCompile(`\Aorg\.jruby\.exceptions\.\w+: \(\w+\) `)
+
 // InOneSpelling writes floats as Go does and escapes in lower case. Java writes 1.0E-10 and \u001F, Ruby 1.0e-10 and \u001f.
-func InOneSpelling(catalog []byte) []byte {
-	return number.ReplaceAllFunc(catalog, func(token []byte) []byte {
+// An error loses the name of its Java class.
+func InOneSpelling(answer []byte) []byte {
+	const failed = "Internal Server Error: "
+	if message, ok := bytes.CutPrefix(answer, []byte(failed)); ok {
+		return slices.Concat([]byte(failed), javaClass.ReplaceAll(message, nil))
+	}
+	return number.ReplaceAllFunc(answer, func(token []byte) []byte {
 		if token[0] == '"' {
 			return escape.ReplaceAllFunc(token, bytes.ToLower)
 		}

@@ -11,6 +11,10 @@ func TestFloatsAndEscapesGetOneSpelling(t *testing.T) {
 	if d := Difference(InOneSpelling([]byte(ruby)), InOneSpelling([]byte(java))); d != "" {
 		t.Error(d)
 	}
+	named := InOneSpelling([]byte("Internal Server Error: org.jruby.exceptions.RuntimeError: (PreformattedError) Evaluation Error: 1.5"))
+	if plain := "Internal Server Error: Evaluation Error: 1.5"; string(named) != plain {
+		t.Errorf("an error becomes %q, not %q", named, plain)
+	}
 	if d := Difference(InOneSpelling([]byte(`{"a":1.5}`)), InOneSpelling([]byte(`{"a":1.25}`))); d == "" {
 		t.Error("two numbers get one spelling")
 	}

@@ -105,7 +105,7 @@ func (n Node) Collects() bool { return slices.Contains([]string{"proxy", "mail",
 
 // collected are resources that the corpus exports, and what they contain.
 var collected = regexp.MustCompile(`^(?:` +
-	`(?:Host|Sshkey|Haproxy::Balancermember|Concat::Fragment|Concat_fragment)\[.*\d\.example\.test` +
+	`(?:Host|Sshkey|Haproxy::Balancermember|Concat::Fragment|Concat_fragment)\[.*\d\.example\.test\w*` +
 	`|Profile::(?:Check|Wide)\[.*|Notify\[wide .*|File\[/etc/(?:checks|shared)/.*)\]$`)
 
 // Collected reports whether a resource, written Type[title], may be one that is collected from another node.
