@@ -157,7 +157,8 @@ func extensionRows(t *testing.T) []Row {
 		named(t, "wants to be an authority", csr{extensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}}),
 		named(t, "key usage", csr{extensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 5, 0xa0}}}}),
 		named(t, "alternative names and foreign and authorization", csr{extensions: []pkix.Extension{
-			says(t, "x", asn1.ObjectIdentifier{1, 2, 3, 4}), says(t, "x", puppetOID(3, 1)), altNames(t, []string{"aa"})}}),
+			says(t, "x", asn1.ObjectIdentifier{1, 2, 3, 4}), says(t, "x", puppetOID(3, 1)), altNames(t, []string{"aa"}),
+		}}),
 		named(t, "broken alternative names", csr{extensions: []pkix.Extension{{Id: oidAltName, Value: []byte{0x30, 3, 0x82, 9, 'a'}}}}),
 	}
 }
