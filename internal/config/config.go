@@ -77,7 +77,7 @@ type CA struct {
 type TLS struct {
 	KeyType string
 	Min     string   // "1.2" or "1.3"
-	Ciphers []string // of TLS 1.2, by Go's names; nil means Go's choice
+	Ciphers []string // of TLS 1.2, by Go's names; nil means all with GCM or ChaCha20
 }
 
 // Engine configures the Ruby workers.

@@ -43,7 +43,7 @@ type frontLimits struct {
 	header, read, write, idle time.Duration
 	grace                     time.Duration
 	minTLS                    uint16
-	ciphers                   []uint16 // of TLS 1.2; nil means Go's choice
+	ciphers                   []uint16 // of TLS 1.2
 }
 
 // frontLimitsOf takes the operator's limits, or ours. Half an
@@ -63,8 +63,16 @@ func minTLS(version string) uint16 {
 	return tls.VersionTLS12
 }
 
-// cipherSuites turns names that config has checked into Go's numbers.
+// cipherSuites turns names that config has checked into Go's numbers. None means those that authenticate what they
+// encrypt, as Puppet Server's defaults do; every agent since 5.5 has them.
 func cipherSuites(names []string) []uint16 {
+	if len(names) == 0 {
+		return []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		}
+	}
 	var ids []uint16
 	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
 		if slices.Contains(names, s.Name) {

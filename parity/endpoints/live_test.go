@@ -8,10 +8,15 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"troupe/internal/troupetest"
 )
@@ -82,5 +87,21 @@ func writeRecording(t *testing.T, s suite, recorded []Recorded) {
 		if err := close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestTheRecordingOfDialoguesIsWhatTheRealServerAnswers plays all dialogues with the real server, and records them with -update.
+func TestTheRecordingOfDialoguesIsWhatTheRealServerAnswers(t *testing.T) {
+	answers := wireAnswers(startReal(t, newSite(t), readFile(t, rules)))
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(answers)) {
+		text.WriteString(name + "\t" + answers[name] + "\n")
+	}
+	if *update {
+		writeFile(t, wireRecording, text.String())
+		return
+	}
+	if diff := cmp.Diff(readFile(t, wireRecording), text.String()); diff != "" {
+		t.Errorf("the real server has changed its answers (-recorded +now):\n%s", diff)
 	}
 }
