@@ -120,8 +120,10 @@ func report(t *testing.T, role string) request {
 		"host": certname(role), "time": now, "configuration_version": 1795259666, "transaction_uuid": mark,
 		"report_format": 12, "puppet_version": "7.23.0", "status": "changed", "transaction_completed": true,
 		"noop": false, "noop_pending": false, "environment": "production", "logs": logs, "resource_statuses": statuses,
-		"metrics": map[string]any{"resources": map[string]any{"name": "resources", "label": "Resources",
-			"values": []any{[]any{"total", "Total", resources}, []any{"changed", "Changed", resources}}}},
+		"metrics": map[string]any{"resources": map[string]any{
+			"name": "resources", "label": "Resources",
+			"values": []any{[]any{"total", "Total", resources}, []any{"changed", "Changed", resources}},
+		}},
 		"corrective_change": false, "catalog_uuid": mark, "cached_catalog_status": "not_used",
 		"server_used": "localhost:8140",
 	})

@@ -19,6 +19,7 @@ type SSLDir string
 func (d SSLDir) certificate(name string) string {
 	return filepath.Join(string(d), "certs", name+".pem")
 }
+
 func (d SSLDir) key(name string) string { return filepath.Join(string(d), "private_keys", name+".pem") }
 
 // Load gives the agent the identity that the folder has of it. It reports false if there is none.

@@ -170,15 +170,6 @@ func factsOf(t *testing.T, set string) map[string]any {
 // in which it was asked.
 const recordingFolder = "testdata/puppetserver-7.9.5"
 
-func recordingsOf(t *testing.T, set string) []string {
-	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(recordingFolder, set+".*.jsonl.zst"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return paths
-}
-
 // recorded reads one recording.
 func recorded(t *testing.T, path string) []answer {
 	t.Helper()

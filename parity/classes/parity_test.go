@@ -33,3 +33,12 @@ func allModules(t *testing.T) []string {
 	}
 	return names
 }
+
+func recordingsOf(t *testing.T, set string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(recordingFolder, set+".*.jsonl.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
