@@ -106,7 +106,7 @@ func newCAExport(c *common) *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use: "export", Short: "Write the CA as a Puppet Server's folder", Args: noArgs,
-		Example: "  troupe ca export --to /root/ca-export",
+		Example: "  troupe ca export --to /srv/ca-export",
 	}
 	cmd.Flags().StringVar(&dir, "to", "", "a new `folder`; it will hold the CA's private key in the clear")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
