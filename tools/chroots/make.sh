@@ -37,14 +37,16 @@ ready() {
 	[ -f "$chroots/$1/.troupe-chroot" ] && [ "$(head -n 1 "$chroots/$1/.troupe-chroot")" = "$(marker_of "$1")" ]
 }
 
-# The mirror of this machine's own Debian sources, so that a chroot is fetched from where the machine's packages come.
+# The mirror that releases are fetched from: TROUPE_DEBIAN_MIRROR, or else where this machine's own packages come from,
+# which is the first of apt's sources whose path ends in /debian.
 mirror() {
-	found=$(
+	found=${TROUPE_DEBIAN_MIRROR:-$(
 		cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-			sed -n -e 's/^deb \(\[[^]]*\] *\)\{0,1\}\([^ ]*debian\)\/\{0,1\} .*/\2/p' \
-				-e 's/^URIs: *\([^ ]*debian\)\/\{0,1\} *$/\1/p' | head -n 1
-	)
-	echo "${TROUPE_DEBIAN_MIRROR:-${found:-http://deb.debian.org/debian}}"
+			sed -n -e 's/^deb \(\[[^]]*\] *\)\{0,1\}\([^ ]*\/debian\)\/\{0,1\} .*/\2/p' \
+				-e 's/^URIs: *\([^ ]*\/debian\)\/\{0,1\} *$/\1/p' | head -n 1
+	)}
+	[ -n "$found" ] || die "no Debian mirror in apt's sources: set TROUPE_DEBIAN_MIRROR to the URL of one, the folder that has dists/ and pool/"
+	echo "$found"
 }
 
 # debootstrap of Debian 12 has no script for releases that came after it; all of them use sid's.
@@ -64,6 +66,7 @@ build() (
 		say "$release was completed by another process"
 		return 0
 	fi
+	from=$(mirror) # what it says when there is none ends the build
 
 	trap 'umount "$root/proc" 2>/dev/null || :' EXIT
 	umount "$root/proc" 2>/dev/null || :
@@ -71,7 +74,7 @@ build() (
 	: >"$log"
 
 	say "$release: fetching the base system (about 25 s; log in $log)"
-	debootstrap --variant=minbase --include=ca-certificates "$(release_of "$release")" "$root" "$(mirror)" \
+	debootstrap --variant=minbase --include=ca-certificates "$(release_of "$release")" "$root" "$from" \
 		"$(script_of "$(release_of "$release")")" \
 		>>"$log" 2>&1 || failed "$release" "$log" "debootstrap"
 
