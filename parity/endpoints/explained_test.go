@@ -47,7 +47,7 @@ var explained = []explanation{
 	{reason: "a CSR that is no CSR, and a list that is none, is 400; an exception there", endpoint: "certificate_request|clean", field: "^status$", change: "^500 → "},
 	{reason: "a `cert_ttl` is judged before the node is looked for", endpoint: "certificate_status", field: "^status$", change: "^404 → 400$"},
 	{reason: "there is no JRuby whose threads could be told", endpoint: "thread-dump", field: "^status$"},
-	{reason: "a method that HTTP does not have is not allowed (405) rather than not implemented (501)", endpoint: "environment-cache", request: "BREW", field: "^status$"},
+	{reason: "a method that HTTP does not have (`BREW`) gets from `environment-cache` what every method but DELETE gets, 405 with `Allow`; the real server tells the two apart, with 501", endpoint: "environment-cache", request: "BREW", field: "^status$"},
 	{reason: "`/metrics/v2` speaks for this process, not for a JVM", endpoint: "/metrics/v2", field: "^(body|Cache-Control)$"},
 
 	{reason: "control characters in a path are refused before rules: regular expressions of Java and Go differ about them", endpoint: "auth.conf: rules", request: "%0a", field: "^status$", change: "^40[34] → 400$"},
