@@ -11,20 +11,17 @@
 package caapi
 
 import (
-	"log/slog"
 	"net/http"
 	"regexp"
 	"strings"
 
 	"troupe/internal/authz"
 	"troupe/internal/ca"
-	"troupe/internal/telemetry"
 )
 
 // Options tunes an API.
 type Options struct {
-	Version string       // of Puppet, for the header X-Puppet-Version: agents choose formats by it
-	Log     *slog.Logger // nil discards
+	Version string // of Puppet, for the header X-Puppet-Version: agents choose formats by it
 }
 
 // An API serves /puppet-ca/v1.
@@ -32,12 +29,11 @@ type API struct {
 	ca      *ca.Authority
 	guard   *authz.Guard
 	version string
-	log     *slog.Logger
 }
 
 // New returns an API in front of an authority. Every request must pass the guard.
 func New(a *ca.Authority, g *authz.Guard, o Options) *API {
-	return &API{ca: a, guard: g, version: o.Version, log: telemetry.Discard(o.Log).With(telemetry.KeySystem, "caapi")}
+	return &API{ca: a, guard: g, version: o.Version}
 }
 
 const prefix = "/puppet-ca/v1"

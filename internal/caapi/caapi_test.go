@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"troupe/internal/authz"
 	"troupe/internal/ca"
 	"troupe/internal/journal"
+	"troupe/internal/telemetry"
 )
 
 // A site is an authority behind its API, with the default auth.conf.
@@ -95,8 +97,7 @@ type reply struct {
 	Body   string
 }
 
-func (s *site) do(tb testing.TB, c call) (reply, http.Header) {
-	tb.Helper()
+func (s *site) request(c call) *http.Request {
 	r := httptest.NewRequest(c.method, "https://puppet.example.test/puppet-ca/v1/"+c.path, strings.NewReader(c.body))
 	r.TLS = &tls.ConnectionState{}
 	if c.who != nil {
@@ -106,8 +107,13 @@ func (s *site) do(tb testing.TB, c call) (reply, http.Header) {
 	for k, v := range c.header {
 		r.Header.Set(k, v)
 	}
+	return r
+}
+
+func (s *site) do(tb testing.TB, c call) (reply, http.Header) {
+	tb.Helper()
 	w := httptest.NewRecorder()
-	s.handler.ServeHTTP(w, r)
+	s.handler.ServeHTTP(w, s.request(c))
 	body, err := io.ReadAll(w.Result().Body)
 	if err != nil {
 		tb.Fatal(err)
@@ -260,6 +266,37 @@ func TestStatusesListAndFilter(t *testing.T) {
 		if got.Status != 200 || got.Type != test.contentType || !cmp.Equal(names, test.names) {
 			t.Errorf("state %q: %d %q %v, want 200 %q %v", test.state, got.Status, got.Type, names, test.contentType, test.names)
 		}
+	}
+}
+
+// goneClient takes no byte of an answer's body.
+type goneClient struct{ *httptest.ResponseRecorder }
+
+var errGone = errors.New("the client is gone")
+
+func (goneClient) Write([]byte) (int, error) { return 0, errGone }
+
+func TestAListThatIsCutOffCutsTheConnectionAndIsOnTheRequestsLogLineOnce(t *testing.T) {
+	s := newSite(t, ca.Policy{})
+	ctx, event := telemetry.WithEvent(t.Context())
+	r := s.request(call{"GET", "certificate_statuses/all", s.admin, "", nil}).WithContext(ctx)
+
+	var cut any
+	func() {
+		defer func() { cut = recover() }()
+		s.handler.ServeHTTP(goneClient{httptest.NewRecorder()}, r)
+	}()
+	if cut != http.ErrAbortHandler {
+		t.Errorf("the handler ended with %v, want %v", cut, http.ErrAbortHandler)
+	}
+	var told []error
+	for _, attr := range event.Attrs() {
+		if err, ok := attr.Value.Any().(error); ok && attr.Key == telemetry.KeyErr {
+			told = append(told, err)
+		}
+	}
+	if len(told) != 1 || !errors.Is(told[0], errGone) {
+		t.Errorf("the request's log line has the errors %v, want %q once", told, errGone)
 	}
 }
 

@@ -95,7 +95,7 @@ func (a *API) respond(w http.ResponseWriter, r *http.Request, ans answer, err er
 	}
 	if err != nil {
 		// Half an answer must not look like a whole one: the connection is cut.
-		a.log.WarnContext(r.Context(), "answer cut off", telemetry.KeyErr, err)
+		telemetry.Note(r.Context(), slog.Any(telemetry.KeyErr, err))
 		panic(http.ErrAbortHandler)
 	}
 }

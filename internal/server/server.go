@@ -340,7 +340,7 @@ func ownExtensions(cfg *config.Config) (map[string]string, error) {
 // handler is the whole HTTP surface.
 func (m *member) handler() http.Handler {
 	agents := agentapi.New(m.guard, m.code, m.engine, m.store, m.classifier, agentOptions(m.cfg.Load(), m)).Handler()
-	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.Stats().Puppet, Log: m.log}).Handler()
+	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.Stats().Puppet}).Handler()
 	status := statusapi.New(m.guard, m.services(), statusapi.Options{
 		Metrics: m.metricsPage(), Beans: m.beans, Log: m.log,
 	}).Handler()
