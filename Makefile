@@ -18,7 +18,7 @@ test: packages chroots ## all tests that CI runs
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=25m $(PKGS)
 
 long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA
-	@sh tools/packages.sh puppetserver
+	@sh tools/packages.sh puppetserver e2fsprogs
 	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
 
 parity: packages ## every catalog of the corpus beside Puppet Server 7.9.5 and 8.7.0 (an hour)

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"troupe/internal/fault"
 	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
@@ -114,7 +113,7 @@ func (j *Journal) commitQueued(ctx context.Context) {
 	j.watchDisk(ctx, err)
 	for _, b := range batches {
 		if err != nil {
-			b.recs, b.err = nil, fmt.Errorf("append to journal: %w", diskFault(err))
+			b.recs, b.err = nil, fmt.Errorf("append to journal: %w", sqlite.DiskFault(err))
 		}
 		close(b.done)
 	}
@@ -249,20 +248,10 @@ func remedy(err error) string {
 		return "make room on the disk of this folder; no restart is needed"
 	case sqlite.IsReadOnly(err):
 		return "make the file system of this folder writable; no restart is needed"
+	case sqlite.IsFailing(err):
+		return "look at the disk of this folder and at the kernel's log: the file system may have turned read-only"
 	}
 	return "look at the disk of this folder; troupe journal verify tells what is damaged"
-}
-
-// diskFault gives words for the caller to what will pass without it: nothing was
-// written, and it can come back.
-func diskFault(err error) error {
-	switch {
-	case sqlite.IsFull(err):
-		return fault.Wrap(fault.Unavailable, err, "The disk of the server is full: nothing was stored")
-	case sqlite.IsReadOnly(err):
-		return fault.Wrap(fault.Unavailable, err, "The disk of the server is read-only: nothing was stored")
-	}
-	return err
 }
 
 // watchDrift tells the operator once when the clock begins to run ahead of the

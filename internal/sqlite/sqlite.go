@@ -14,6 +14,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"troupe/internal/fault"
 )
 
 // Open opens the file at path, creating it, with at most conns connections. A
@@ -67,4 +69,28 @@ func IsReadOnly(err error) bool {
 	}
 	e, ok := errors.AsType[*sqlite.Error](err)
 	return ok && e.Code()&0xff == sqlite3.SQLITE_READONLY
+}
+
+// IsFailing reports whether the system refused to read or write the file. SQLite does not keep its reason: a file system
+// that turns read-only under an open file looks like this too.
+func IsFailing(err error) bool {
+	if errors.Is(err, syscall.EIO) {
+		return true
+	}
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_IOERR && e.Code() != sqlite3.SQLITE_IOERR_NOMEM
+}
+
+// DiskFault gives words for the caller to what a write met on the disk. The caller can come back, or ask another
+// server; other errors are returned as they are.
+func DiskFault(err error) error {
+	switch {
+	case IsFull(err):
+		return fault.Wrap(fault.Unavailable, err, "The disk of the server is full: nothing was stored")
+	case IsReadOnly(err):
+		return fault.Wrap(fault.Unavailable, err, "The disk of the server is read-only: nothing was stored")
+	case IsFailing(err): // a record may be there all the same when only the flush failed
+		return fault.Wrap(fault.Unavailable, err, "The disk of the server fails: nothing can be stored")
+	}
+	return err
 }

@@ -156,7 +156,7 @@ func (db *DB) BucketPut(ctx context.Context, algo, sum, path string, r io.Reader
 	}
 	tmp, err := os.CreateTemp(filepath.Join(db.dir, bucketName), incoming+"*") // mode 0600
 	if err != nil {
-		return noRoom(fmt.Errorf("store in the bucket: %w", err))
+		return sqlite.DiskFault(fmt.Errorf("store in the bucket: %w", err))
 	}
 	defer func() {
 		if gone := os.Remove(tmp.Name()); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
@@ -165,7 +165,7 @@ func (db *DB) BucketPut(ctx context.Context, algo, sum, path string, r io.Reader
 	}()
 	rec, err := db.receive(tmp, algo, r)
 	if err := errors.Join(err, tmp.Close()); err != nil {
-		return noRoom(err)
+		return sqlite.DiskFault(err)
 	}
 	if got := rec.Sums[algo]; got != sum {
 		return fault.New(fault.Invalid, "the content has %s %s, not %s", algo, got, sum)
@@ -177,7 +177,7 @@ func (db *DB) BucketPut(ctx context.Context, algo, sum, path string, r io.Reader
 	db.bucket.RLock()
 	defer db.bucket.RUnlock()
 	if err := db.place(tmp.Name(), rec); err != nil {
-		return noRoom(fmt.Errorf("store in the bucket: %w", err))
+		return sqlite.DiskFault(fmt.Errorf("store in the bucket: %w", err))
 	}
 	known, err := db.bucketKnows(ctx, algo, rec)
 	if err != nil || known {
@@ -188,14 +188,6 @@ func (db *DB) BucketPut(ctx context.Context, algo, sum, path string, r io.Reader
 		return err
 	}
 	_, err = db.save(ctx, kindBucket, rec.SHA256, body)
-	return err
-}
-
-// noRoom tells the caller when it is the disk that is full: it can come back.
-func noRoom(err error) error {
-	if sqlite.IsFull(err) {
-		return fault.Wrap(fault.Unavailable, err, "The disk of the server is full: nothing was stored")
-	}
 	return err
 }
 

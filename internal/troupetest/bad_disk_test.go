@@ -76,12 +76,7 @@ func TestAFullDiskRefusesEveryWriteInWordsAndLosesNothing(t *testing.T) {
 	disk := smallDisk(t, "48m")
 	m := afflict(t, ServerOptions{Data: filepath.Join(disk, "data")})
 	m.WriteCode("production/manifests/site.pp", "notify { 'one': }\n")
-	operator := m.Client(m.Generate("admin.example.test", "--ca-client"))
-	for n := range 3 {
-		m.Generate(fmt.Sprintf("gone%d.example.test", n))
-		waits := fmt.Sprintf("waits%d.example.test", n)
-		ask(t, m, m.node, send("", "", "PUT", "/puppet-ca/v1/certificate_request/"+waits, csr(t, waits), asText)).want(t, http.StatusOK, "")
-	}
+	operator := preparesWrites(t, m)
 	m.serves(t)
 	m.forget(t)
 	ballast := fill(t, disk)
@@ -150,6 +145,17 @@ func TestAFullDiskRefusesEveryWriteInWordsAndLosesNothing(t *testing.T) {
 		m.Start()
 		m.node = m.Client(m.pair)
 	}
+}
+
+// preparesWrites makes what the writes of the operator are about, and returns the operator's client.
+func preparesWrites(t *testing.T, m *afflicted) *http.Client {
+	t.Helper()
+	for n := range 3 {
+		m.Generate(fmt.Sprintf("gone%d.example.test", n))
+		waits := fmt.Sprintf("waits%d.example.test", n)
+		ask(t, m, m.node, send("", "", "PUT", "/puppet-ca/v1/certificate_request/"+waits, csr(t, waits), asText)).want(t, http.StatusOK, "")
+	}
+	return m.Client(m.Generate("admin.example.test", "--ca-client"))
 }
 
 func diskWrites(m *afflicted) []diskWrite {
