@@ -44,3 +44,14 @@ func moduleRoot(t *testing.T) string {
 		dir = parent
 	}
 }
+
+// Environments copies environments of this package's site to a folder of their own. They are named because the answers of
+// a server list all that there are: a recording holds for those that it was made with.
+func Environments(t *testing.T, names ...string) string {
+	t.Helper()
+	dir := TempDir(t)
+	for _, name := range names {
+		copyTree(t, filepath.Join(moduleRoot(t), "internal", "troupetest", "testdata", "environments", name), filepath.Join(dir, name))
+	}
+	return dir
+}

@@ -25,7 +25,7 @@ import (
 func startReal(t *testing.T, s *site, authConf string) *client {
 	t.Helper()
 	p := troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{
-		Certname: serverName, Environments: environments, CA: s.cadir, SSL: s.ssldir,
+		Certname: serverName, Environments: environments(t), CA: s.cadir, SSL: s.ssldir,
 		// An array that comes later replaces the one before, so these rules are the only ones.
 		Conf:     map[string]string{"auth.conf": "\n" + authConf},
 		Settings: []string{"basemodulepath = $codedir/modules"}, // Debian's default has the modules of its packages

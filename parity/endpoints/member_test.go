@@ -10,10 +10,13 @@ import (
 	"troupe/internal/troupetest"
 )
 
-const (
-	environments = "testdata/environments"
-	rules        = "testdata/auth.conf"
-)
+const rules = "testdata/auth.conf"
+
+// environments are those that both servers serve.
+func environments(t *testing.T) string {
+	t.Helper()
+	return troupetest.Environments(t, "production", "broken", "failing")
+}
 
 // startMember starts a member on the site's CA, with the given rules.
 func startMember(t *testing.T, s *site, authConf string) *client {
@@ -26,7 +29,7 @@ func startMember(t *testing.T, s *site, authConf string) *client {
 		t.Fatalf("troupe ca import: %v\n%s", err, out)
 	}
 	m := troupetest.StartServer(t, troupetest.ServerOptions{
-		Certname: serverName, Environments: environments, Data: data, Config: "auth_conf: " + conf + "\n",
+		Certname: serverName, Environments: environments(t), Data: data, Config: "auth_conf: " + conf + "\n",
 	})
 	return newClient(t, s, m.Addr, filepath.Dir(m.Environments), "/srv/code", data, "/srv/data")
 }

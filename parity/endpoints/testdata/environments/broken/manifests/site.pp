@@ -1,4 +1,0 @@
-# Does not parse.
-node default {
-  notify { 'never'
-}

@@ -1,4 +1,0 @@
-# Parses, and fails while it is evaluated.
-node default {
-  fail("no catalog for ${trusted['certname']}")
-}

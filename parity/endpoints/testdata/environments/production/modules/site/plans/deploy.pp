@@ -1,2 +1,0 @@
-# A plan.
-plan site::deploy() {}
