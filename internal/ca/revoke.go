@@ -56,7 +56,13 @@ func (a *Authority) nothingToRevoke(ctx context.Context, name puppet.Certname) e
 // revocable returns the serials of name that can still do harm: not revoked, and
 // either current or not expired.
 func (a *Authority) revocable(ctx context.Context, name puppet.Certname) ([]string, error) {
-	rows, err := a.db.read.QueryContext(ctx, `SELECT serial FROM cert WHERE name = ? AND revoked = 0 AND (current = 1 OR not_after > ?) ORDER BY serial`, name, a.now().Unix())
+	return a.serials(ctx, name, "revoked = 0 AND (current = 1 OR not_after > ?)", a.now().Unix())
+}
+
+// serials returns those of the certificates of name for which a condition holds.
+func (a *Authority) serials(ctx context.Context, name puppet.Certname, condition string, args ...any) ([]string, error) {
+	rows, err := a.db.read.QueryContext(ctx, "SELECT serial FROM cert WHERE name = ? AND "+condition+" ORDER BY serial",
+		append([]any{name}, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("look up certificates of %s: %w", name, err)
 	}
@@ -107,7 +113,7 @@ func (a *Authority) Clean(ctx context.Context, names ...puppet.Certname) (missin
 		if err != nil {
 			return nil, err
 		}
-		c, err := a.uncleaned(ctx, name)
+		c, err := a.serials(ctx, name, "cleaned = 0")
 		if err != nil {
 			return nil, err
 		}
@@ -147,23 +153,6 @@ func (a *Authority) appendClean(ctx context.Context, revoke, clean []string) err
 	return a.append(ctx, drafts...)
 }
 
-func (a *Authority) uncleaned(ctx context.Context, name puppet.Certname) ([]string, error) {
-	rows, err := a.db.read.QueryContext(ctx, "SELECT serial FROM cert WHERE name = ? AND cleaned = 0 ORDER BY serial", name)
-	if err != nil {
-		return nil, fmt.Errorf("look up certificates of %s: %w", name, err)
-	}
-	defer rows.Close()
-	var all []string
-	for rows.Next() {
-		var serial string
-		if err := rows.Scan(&serial); err != nil {
-			return nil, fmt.Errorf("look up certificates of %s: %w", name, err)
-		}
-		all = append(all, serial)
-	}
-	return all, rows.Err()
-}
-
 // Delete removes the certificate and the request of name from the lists without
 // revoking anything, as DELETE certificate_status does.
 func (a *Authority) Delete(ctx context.Context, name puppet.Certname) error {
@@ -172,7 +161,7 @@ func (a *Authority) Delete(ctx context.Context, name puppet.Certname) error {
 		return err
 	}
 	defer unlock()
-	certificates, err := a.uncleaned(ctx, name)
+	certificates, err := a.serials(ctx, name, "cleaned = 0")
 	if err != nil {
 		return err
 	}
