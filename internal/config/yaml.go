@@ -70,21 +70,23 @@ func (w *yamlWalk) errorf(n ast.Node, format string, args ...any) {
 
 // section reads the keys below prefix.
 func (w *yamlWalk) section(prefix string, n ast.Node) {
-	var members []*ast.MappingValueNode
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		members = n.Values
-	case *ast.MappingValueNode:
-		members = []*ast.MappingValueNode{n}
-	case *ast.NullNode:
-		return // a section whose keys are all commented out
-	default:
-		w.errorf(n, "%s takes keys and values below it", cmp.Or(strings.TrimSuffix(prefix, "."), "the file"))
-		return
-	}
-	for _, m := range members {
+	for _, m := range w.members(n, cmp.Or(strings.TrimSuffix(prefix, "."), "the file")) {
 		w.member(prefix, m)
 	}
+}
+
+// members returns what stands below a key: the parser knows a map of one member as the member.
+func (w *yamlWalk) members(n ast.Node, key string) []*ast.MappingValueNode {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return n.Values
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}
+	case *ast.NullNode: // all that stood below it is commented out
+	default:
+		w.errorf(n, "%s takes keys and values below it", key)
+	}
+	return nil
 }
 
 func (w *yamlWalk) member(prefix string, m *ast.MappingValueNode) {
@@ -146,17 +148,7 @@ func (w *yamlWalk) sequence(s *setting, key ast.Node, n *ast.SequenceNode) {
 
 // entries reads a map of any keys.
 func (w *yamlWalk) entries(s *setting, n ast.Node) {
-	var members []*ast.MappingValueNode
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		members = n.Values
-	case *ast.MappingValueNode:
-		members = []*ast.MappingValueNode{n}
-	case *ast.NullNode:
-	default:
-		w.errorf(n, "%s takes keys and values below it", s.key)
-	}
-	for _, m := range members {
+	for _, m := range w.members(n, s.key) {
 		name := m.Key.GetToken().Value
 		if text, ok := w.scalar(m.Value, s.key+"."+name); ok {
 			w.l.setEntry(s.key, name, w.at(m.Key), text)
