@@ -16,10 +16,18 @@ import (
 // This file has what is done to a data folder that no member serves.
 
 // Check finds out what the configuration's files say, without opening anything
-// that a running member has open.
+// that a running member has open, and whether a member would serve by it.
 func Check(cfg *config.Config) error {
 	_, err := guardOptions(cfg, &member{})
-	return err
+	return errors.Join(ownCA(cfg), err)
+}
+
+// ownCA refuses what would need another server's CA.
+func ownCA(cfg *config.Config) error {
+	if cfg.CA.Enabled {
+		return nil
+	}
+	return fmt.Errorf("%s says that another server is the CA; a member serves under its own CA only: take that CA over (troupe ca import --cadir DIR) and set ca.enabled: true", cfg.Origin("ca.enabled"))
 }
 
 // SetupCA creates the CA now. It refuses when there is one.

@@ -79,8 +79,8 @@ type member struct {
 // Run opens the member, serves, and returns when ctx ended and everything that
 // was running is finished.
 func Run(ctx context.Context, cfg *config.Config, o Options) error {
-	if !cfg.CA.Enabled {
-		return fmt.Errorf("%s says that another server is the CA; a member serves under its own CA only: take that CA over (troupe ca import --cadir DIR) and set ca.enabled: true", cfg.Origin("ca.enabled"))
+	if err := ownCA(cfg); err != nil {
+		return err
 	}
 	// The port comes before the data folder: if somebody has it, nothing is created.
 	listener, err := listen(ctx, cfg.Listen)
