@@ -1,5 +1,5 @@
 // Package troupe holds the tests of the repository itself: the direction of
-// imports, package documentation, sizes and links. The program is in cmd/troupe.
+// imports, package documentation, sizes and sleeps. The program is in cmd/troupe.
 package troupe
 
 import (

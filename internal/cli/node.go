@@ -18,7 +18,7 @@ import (
 // This file has the commands on nodes.
 
 func newNode(c *common) *cobra.Command {
-	return group("node", "Nodes: list, facts, catalog, compiles",
+	return group("node", "Nodes: list, show, facts, catalog",
 		newNodeList(c), newNodeShow(c),
 		newNodeBody(c, "facts", "Print the node's latest facts as JSON", (*adminapi.Client).Facts),
 		newNodeBody(c, "catalog", "Print the node's latest catalog as JSON", (*adminapi.Client).Catalog),
