@@ -22,7 +22,7 @@ long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real serv
 	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
 
 parity: packages ## every catalog of the corpus beside Puppet Server 7.9.5 and 8.7.0 (an hour)
-	@sh tools/packages.sh puppetserver puppetdb puppet-terminus-puppetdb postgresql $$(cat parity/corpus/packages.txt)
+	@sh tools/packages.sh puppetserver puppetdb puppet-terminus-puppetdb postgresql octocatalog-diff $$(cat parity/corpus/packages.txt)
 	@sh tools/chroots/make.sh bullseye trixie trixie-server
 	go test -tags=parity -count=1 -timeout=180m -p=1 -v ./parity/...
 

@@ -37,6 +37,7 @@ type PuppetServerOptions struct {
 	CA           string            // a CA folder to start on, copied; "" lets the server make one
 	SSL          string            // with CA: the ssldir of the server that it belongs to, copied
 	Autosign     bool              // sign every request
+	AutosignPath string            // a list of names or an executable that decides; "" leaves it to Autosign
 	Conf         map[string]string // further text appended to conf.d files, by file name
 	Settings     []string          // further lines of the [server] section of puppet.conf
 	PuppetDB     string            // URL of a PuppetDB that exported resources are stored in; "" means that they are not
@@ -119,11 +120,15 @@ func (s *PuppetServer) writeFolders(t *testing.T, o PuppetServerOptions) {
 		writeFile(t, filepath.Join(s.Dir, name), own.Replace(readFile(t, filepath.Join(s.root, debianServerConf, name))))
 	}
 
+	autosign := o.AutosignPath
+	if autosign == "" {
+		autosign = strconv.FormatBool(o.Autosign)
+	}
 	writeFile(t, filepath.Join(s.Dir, "puppet", "puppet.conf"), strings.Join(append([]string{
 		"[main]", "server = localhost", "serverport = " + port, "ssldir = " + s.SSL(), "cadir = " + s.CA(),
 		"[server]", "certname = " + o.Certname, "dns_alt_names = puppet,localhost",
 		"codedir = " + s.Dir + "/code", "environment_timeout = 0", "storeconfigs = " + strconv.FormatBool(o.PuppetDB != ""), "reports = store",
-		"autosign = " + strconv.FormatBool(o.Autosign),
+		"autosign = " + autosign,
 	}, o.Settings...), "\n")+"\n")
 	if o.PuppetDB != "" {
 		writeTerminus(t, filepath.Join(s.Dir, "puppet"), o.PuppetDB)
