@@ -21,7 +21,7 @@ func (a *API) admin(w http.ResponseWriter, q *request) error {
 		return a.dropEnvironments(w, q)
 	case "v1/jruby-pool":
 		if q.Method == http.MethodDelete {
-			return a.dropAll(w, q)
+			return a.forAll(w, q, a.reload)
 		}
 	}
 	w.Header().Set("Content-Type", "text/html;charset=utf-8")
@@ -33,15 +33,27 @@ func (a *API) admin(w http.ResponseWriter, q *request) error {
 func (a *API) dropEnvironments(w http.ResponseWriter, q *request) error {
 	if name := q.params.Get("environment"); name != "" {
 		if env, err := puppet.ParseEnvironment(name); err == nil {
-			a.drop(env) // an unknown name is no error there either
+			a.deployed(env) // an unknown name is no error there either
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return a.dropAll(w, q)
+	return a.forAll(w, q, a.deployed)
 }
 
-func (a *API) dropAll(w http.ResponseWriter, q *request) error {
+// deployed is for an environment whose manifests and data may have changed.
+func (a *API) deployed(env puppet.Environment) {
+	a.code.Deployed(env)
+	a.engine.Drop(env)
+}
+
+// reload is for one whose Ruby code is to be loaded again, as in a new process.
+func (a *API) reload(env puppet.Environment) {
+	a.code.Drop(env)
+	a.engine.Reload(env)
+}
+
+func (a *API) forAll(w http.ResponseWriter, q *request, drop func(puppet.Environment)) error {
 	list, err := a.code.Environments(q.Context())
 	if err != nil {
 		return err
@@ -49,14 +61,9 @@ func (a *API) dropAll(w http.ResponseWriter, q *request) error {
 	names := make([]string, len(list))
 	for i, e := range list {
 		names[i] = string(e.Name)
-		a.drop(e.Name)
+		drop(e.Name)
 	}
 	a.log.InfoContext(q.Context(), "environments dropped by request", "environments", strings.Join(names, ","))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-func (a *API) drop(env puppet.Environment) {
-	a.code.Drop(env)
-	a.engine.Drop(env)
 }

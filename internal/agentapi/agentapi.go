@@ -30,8 +30,10 @@ type Engine interface {
 	engine.Compiler
 	// EnvironmentClasses returns the body of /puppet/v3/environment_classes.
 	EnvironmentClasses(ctx context.Context, v *code.Version) (json.RawMessage, error)
-	// Drop ends what was warmed for an environment, so that the next request starts afresh.
+	// Drop makes the next request read manifests and data of an environment again.
 	Drop(e puppet.Environment)
+	// Reload does so with its Ruby code as well.
+	Reload(e puppet.Environment)
 }
 
 // Options tunes an API. The zero value is right but for ServerName.

@@ -49,7 +49,7 @@ type fakeEngine struct {
 	compile func(engine.Request) (engine.Result, error)
 	asked   []engine.Request
 	classes int // how often EnvironmentClasses was called
-	dropped []puppet.Environment
+	dropped []string
 }
 
 func (f *fakeEngine) Compile(_ context.Context, q engine.Request) (engine.Result, error) {
@@ -74,7 +74,13 @@ func (f *fakeEngine) EnvironmentClasses(_ context.Context, v *code.Version) (jso
 func (f *fakeEngine) Drop(e puppet.Environment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dropped = append(f.dropped, e)
+	f.dropped = append(f.dropped, string(e))
+}
+
+func (f *fakeEngine) Reload(e puppet.Environment) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dropped = append(f.dropped, string(e)+" with Ruby")
 }
 
 func (f *fakeEngine) last(t *testing.T) engine.Request {

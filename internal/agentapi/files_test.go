@@ -249,7 +249,7 @@ func TestDeploysDropWhatTheyReplaced(t *testing.T) {
 	drop("environment-cache?environment=no-name")
 	drop("environment-cache")
 	drop("jruby-pool")
-	want := []puppet.Environment{"staging", "production", "staging", "production", "staging"}
+	want := []string{"staging", "production", "staging", "production with Ruby", "staging with Ruby"}
 	if !slices.Equal(s.engine.dropped, want) {
 		t.Errorf("dropped %v, want %v", s.engine.dropped, want)
 	}

@@ -184,6 +184,14 @@ func (r *Repo) Version(ctx context.Context, e puppet.Environment, codeID string)
 	return env.load(codeID)
 }
 
+// Deployed says that a deploy of an environment has ended: the next call of
+// Current looks at once, and does not wait for the folder to hold still.
+func (r *Repo) Deployed(e puppet.Environment) {
+	if r.folder(e) != "" {
+		r.environment(e).deployed()
+	}
+}
+
 // Drop forgets what is known about the folder of an environment, so that the
 // next call of Current reads all of it again.
 func (r *Repo) Drop(e puppet.Environment) {

@@ -59,6 +59,7 @@ type lastScan struct {
 	absent  []string // folders of the modulepath that did not exist
 	again   bool     // somebody wants another scan
 	forget  bool     // … that trusts nothing that was seen before
+	settled bool     // … of a folder whose deploy has ended
 }
 
 func newEnvironment(r *Repo, name puppet.Environment) *environment {
@@ -139,7 +140,7 @@ func (e *environment) refresh(ctx context.Context) (*Version, error) {
 	e.restore()
 	err := errMoved
 	for attempt := range maxScans {
-		if e.current() != nil || attempt > 0 {
+		if e.current() != nil && !e.isSettled() || attempt > 0 {
 			if err := e.settle(ctx); err != nil {
 				return nil, err
 			}
@@ -186,7 +187,7 @@ func (e *environment) scanOnce(ctx context.Context) (v *Version, still bool, err
 		e.cache = statCache{}
 	}
 	asked := e.scan
-	e.scan.again, e.scan.forget = false, false // what is asked for from now on is for the next scan
+	e.scan.again, e.scan.forget, e.scan.settled = false, false, false // what is asked for from now on is for the next scan
 	e.mu.Unlock()
 
 	w := e.r.watch
@@ -211,7 +212,7 @@ func (e *environment) scanOnce(ctx context.Context) (v *Version, still bool, err
 	e.r.metrics.scanned(time.Since(began), s.read, err)
 	if err != nil {
 		if ctx.Err() != nil {
-			e.ask(asked.again, asked.forget)
+			e.ask(asked)
 			return nil, false, err
 		}
 		e.note(next)
@@ -250,7 +251,7 @@ func (e *environment) publish(p *plan, s *scanner, scan lastScan) (*Version, err
 			e.log.Warn("part of the environment is not served", slog.String("reason", w))
 		}
 	}
-	scan.again, scan.forget = e.scan.again, e.scan.forget
+	scan.again, scan.forget, scan.settled = e.scan.again, e.scan.forget, e.scan.settled
 	e.now, e.failure, e.scan, e.versions[id] = v, nil, scan, v
 	return v, nil
 }
@@ -260,7 +261,7 @@ func (e *environment) note(scan lastScan) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	scan.took = time.Since(scan.at)
-	scan.again, scan.forget = e.scan.again, e.scan.forget
+	scan.again, scan.forget, scan.settled = e.scan.again, e.scan.forget, e.scan.settled
 	e.scan = scan
 }
 
@@ -354,16 +355,26 @@ func (e *environment) load(id string) (*Version, error) {
 }
 
 // drop asks for a scan that reads everything.
-func (e *environment) drop() { e.ask(true, true) }
+func (e *environment) drop() { e.ask(lastScan{again: true, forget: true}) }
+
+// deployed asks for a scan that reads what changed and waits for nothing.
+func (e *environment) deployed() { e.ask(lastScan{again: true, settled: true}) }
 
 // rescan asks for a scan that reads what changed.
-func (e *environment) rescan() { e.ask(true, false) }
+func (e *environment) rescan() { e.ask(lastScan{again: true}) }
 
-func (e *environment) ask(again, forget bool) {
+func (e *environment) ask(s lastScan) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.scan.again = e.scan.again || again
-	e.scan.forget = e.scan.forget || forget
+	e.scan.again = e.scan.again || s.again
+	e.scan.forget = e.scan.forget || s.forget
+	e.scan.settled = e.scan.settled || s.settled
+}
+
+func (e *environment) isSettled() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.scan.settled
 }
 
 // idle reports whether nobody has asked for the environment for long.

@@ -388,6 +388,19 @@ func TestADeployIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestADeployThatIsSaidToHaveEndedIsNotWaitedFor(t *testing.T) {
+	s := newSite(t, map[string]string{"environments/production/manifests/site.pp": "one"})
+	before := s.current(t)
+	must(t, os.WriteFile(s.path("environments/production/manifests/site.pp"), []byte("two"), 0o644))
+	s.repo.Deployed("production")
+	if v := s.current(t); v.ID == before.ID {
+		t.Error("the version is that before the deploy")
+	}
+	if e := s.repo.environment("production"); e.isSettled() {
+		t.Error("the next deploy would not be waited for either")
+	}
+}
+
 func TestAVersionIsConsistentWhileFilesChange(t *testing.T) {
 	s := newSite(t, map[string]string{"environments/production/modules/a/files/f": strings.Repeat("a", 100_000)})
 	ctx, stop := context.WithCancel(t.Context())

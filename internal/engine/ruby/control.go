@@ -166,13 +166,13 @@ func (c *control) forget(pid int) {
 }
 
 // fork has the process fork a child and returns our end of the child's socket.
-func (c *control) fork(ctx context.Context) (*net.UnixConn, int, error) {
+func (c *control) fork(ctx context.Context, command forkCommand) (*net.UnixConn, int, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, 0, err
 	}
 	defer theirs.Close() // the child has a copy by now
-	e, err := c.command(ctx, plainCommand{Op: "fork"}, theirs)
+	e, err := c.command(ctx, command, theirs)
 	if err == nil && e.Event != "forked" {
 		err = fmt.Errorf("forking: %s", e.Error)
 	}

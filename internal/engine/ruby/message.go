@@ -15,10 +15,11 @@ import (
 // This file defines the heads of frames: commands that we send, events that
 // come back.
 
-// openCommand tells a new zygote which version of which environment it is.
+// openCommand tells a zygote that was forked which version of which environment it is.
 type openCommand struct {
 	Op              string             `json:"op"`
 	Environment     puppet.Environment `json:"environment"`
+	Root            string             `json:"root"` // of the snapshot
 	EnvironmentPath string             `json:"environmentpath"`
 	BaseModulePath  []string           `json:"basemodulepath"`
 	Paths           [][2]string        `json:"paths"`
@@ -35,6 +36,12 @@ type limits struct {
 type plainCommand struct {
 	Op       string `json:"op"`
 	Deadline int    `json:"deadline,omitempty"` // seconds of CPU
+}
+
+// forkCommand asks a fork server for a child. The child's socket follows.
+type forkCommand struct {
+	Op   string `json:"op"`
+	Heir bool   `json:"heir,omitempty"` // the child is to be a zygote for another version and outlive its parent
 }
 
 // compileCommand asks a worker, or a zygote that warms itself, for a catalog.

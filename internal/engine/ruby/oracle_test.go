@@ -163,27 +163,35 @@ func compareWithLibrary(t *testing.T, lib []string) {
 		{"static without rich data", "db01.example.test", func(q *engine.Request) { plain(q); static(q) }},
 		{"classified", "trouble.example.test", classified},
 	}
-	var requests []engine.Request
-	for _, row := range rows {
-		requests = append(requests, r.request(row.certname, row.change))
+	compare := func(t *testing.T, ancestors int) {
+		var requests []engine.Request
+		for _, row := range rows {
+			requests = append(requests, r.on(t).request(row.certname, row.change))
+		}
+		want := r.on(t).oracle(requests, peers, enc)
+		for i, row := range rows {
+			t.Run(row.name, func(t *testing.T) {
+				got := r.on(t).compile(requests[i])
+				sameBytes(t, got.Catalog, want[i])
+				var catalog struct {
+					UUID    string `json:"catalog_uuid"`
+					Version string `json:"version"`
+				}
+				if err := json.Unmarshal(got.Catalog, &catalog); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff([]string{catalog.UUID, catalog.Version}, []string{got.CatalogUUID, got.ConfigVersion}); diff != "" {
+					t.Errorf("result and catalog disagree (-catalog +result):\n%s", diff)
+				}
+			})
+		}
+		if got := r.zygoteOf(requests[0].Version).Ancestors; got != ancestors {
+			t.Errorf("zygote has %d ancestors, want %d", got, ancestors)
+		}
 	}
-	want := r.oracle(requests, peers, enc)
-	for i, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			got := r.on(t).compile(requests[i])
-			sameBytes(t, got.Catalog, want[i])
-			var catalog struct {
-				UUID    string `json:"catalog_uuid"`
-				Version string `json:"version"`
-			}
-			if err := json.Unmarshal(got.Catalog, &catalog); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff([]string{catalog.UUID, catalog.Version}, []string{got.CatalogUUID, got.ConfigVersion}); diff != "" {
-				t.Errorf("result and catalog disagree (-catalog +result):\n%s", diff)
-			}
-		})
-	}
+	t.Run("a version that begins", func(t *testing.T) { compare(t, 0) })
+	r.edit("environments/production/modules/fixture/manifests/init.pp", "class fixture", "# Later lines have other numbers.\n\nclass fixture")
+	t.Run("its heir", func(t *testing.T) { compare(t, 1) })
 }
 
 func TestErrorsAreThoseOfThePlainLibrary(t *testing.T) {

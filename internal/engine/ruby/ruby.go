@@ -12,8 +12,10 @@
 // whoever loops, grows or dies is killed with all that it started, and only its
 // own request fails.
 //
-// A new version gets a new zygote; the old one ends when nothing uses it. So
-// there is no cache to flush and no environment sees the Ruby code of another.
+// A new version gets a new zygote, forked from that of the version before if
+// their Ruby code is the same; the old one ends when nothing uses it. So there is
+// no cache to flush, and nobody sees the Ruby code of another environment or
+// version.
 //
 // Begin with [New], [Pool.Run] and [Pool.Compile]. The Ruby side is in worker/.
 package ruby
@@ -96,13 +98,14 @@ type Pool struct {
 	template *template // nil while there is none
 	versions Versions  // of the interpreter and the library
 	zygotes  map[zygoteKey]*zygote
-	alive    int           // workers that run, busy or idle
-	waiting  int           // requests that are not yet with a worker
-	running  int           // requests inside run
-	average  time.Duration // of a compile, for the estimate in refusals
-	away     absences      // requests that were refused and will come back
-	recent   *recent       // requests to warm new versions with
-	changed  chan struct{} // closed and replaced whenever something above changes
+	dropped  map[puppet.Environment]*zygote // retired, but kept a moment for an heir
+	alive    int                            // workers that run, busy or idle
+	waiting  int                            // requests that are not yet with a worker
+	running  int                            // requests inside run
+	average  time.Duration                  // of a compile, for the estimate in refusals
+	away     absences                       // requests that were refused and will come back
+	recent   *recent                        // requests to warm new versions with
+	changed  chan struct{}                  // closed and replaced whenever something above changes
 }
 
 // A phase is where a Pool is in its life.
@@ -135,6 +138,7 @@ func New(o Options) (*Pool, error) {
 		slots:   make(chan struct{}, o.Workers),
 		starts:  make(chan *zygote),
 		zygotes: map[zygoteKey]*zygote{},
+		dropped: map[puppet.Environment]*zygote{},
 		recent:  newRecent(o.WarmNodes),
 		changed: make(chan struct{}),
 		closed:  make(chan struct{}),
@@ -231,18 +235,6 @@ func (p *Pool) wake() {
 	p.changed = make(chan struct{})
 }
 
-// Drop ends the zygotes of an environment: the next request starts with new
-// ones. Compiles that run are not disturbed.
-func (p *Pool) Drop(e puppet.Environment) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for key, z := range p.zygotes {
-		if key.environment == e {
-			p.retire(z)
-		}
-	}
-}
-
 // Versions names the software that compiles.
 type Versions struct {
 	Puppet string `json:"puppet"`
@@ -269,10 +261,11 @@ type ZygoteStats struct {
 	CodeID      string             `json:"code_id"`
 	PID         int                `json:"pid"`
 	Ready       bool               `json:"ready"`
-	Warmed      int                `json:"warmed"`   // catalogs it compiled
-	Boot        time.Duration      `json:"boot"`     // until it was ready
-	Resident    int64              `json:"resident"` // bytes, when it was ready
-	Workers     []int              `json:"workers"`  // pids of the idle ones
+	Ancestors   int                `json:"ancestors"` // zygotes of earlier versions that it has its memory from
+	Warmed      int                `json:"warmed"`    // catalogs it compiled
+	Boot        time.Duration      `json:"boot"`      // until it was ready
+	Resident    int64              `json:"resident"`  // bytes, when it was ready
+	Workers     []int              `json:"workers"`   // pids of the idle ones
 }
 
 // Stats returns a snapshot for status pages and tests.

@@ -3,6 +3,8 @@ package ruby
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -85,6 +87,29 @@ func TestRequestsThatComeWhileAZygoteWarmsAreAllAnswered(t *testing.T) {
 	if len(z) != 1 || pids[z[0].PID] < 1 || pids[z[0].PID] > enough {
 		t.Errorf("compiles by process were %v of zygotes %+v, want 1 to %d by the only zygote", pids, z, enough)
 	}
+}
+
+func TestAManifestThatCannotBeTakenInFailsAlikeEachTime(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Workers = 1 })
+	r.edit(site, "node default {", "node /^(odd|none)/ {\n  include odd::part\n}\n\nnode default {")
+	for name, text := range map[string]string{
+		"init.pp": "class odd (No::Such $a = 1) { }", "part.pp": "class odd::part { }",
+	} {
+		path := filepath.Join(r.root, "environments/production/modules/odd/manifests", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = "Resource type not found: No::Such "
+	for i, by := range []string{"the zygote", "a worker", "a worker once more"} {
+		if got := r.failureOf(fmt.Sprintf("odd%d", i)); !strings.Contains(got, want) {
+			t.Errorf("%s says %q, want %q", by, got, want)
+		}
+	}
+	r.compile(r.request("db01.example.test"))
 }
 
 func TestACompileInAZygoteOutlivesItsRequestAndTheEndOfThePool(t *testing.T) {

@@ -42,7 +42,7 @@ const forkLimit = 30 * time.Second
 func (z *zygote) fork(ctx context.Context, log *slog.Logger) (*worker, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forkLimit)
 	defer cancel()
-	conn, pid, err := z.control.fork(ctx)
+	conn, pid, err := z.control.fork(ctx, forkCommand{Op: "fork"})
 	if err != nil {
 		return nil, fmt.Errorf("starting a worker: %w", err)
 	}

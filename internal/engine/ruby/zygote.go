@@ -37,6 +37,7 @@ type zygote struct {
 	err      error
 	control  *control
 	process  *os.Process
+	line     line
 	boot     time.Duration
 	warmed   int
 	resident int64
@@ -131,7 +132,7 @@ func (p *Pool) find(v *code.Version, o *offer) (z *zygote, isNew bool, changed <
 		}
 		isNew = true
 		z = &zygote{
-			key: key, version: v, born: time.Now(), restore: newRestorer(v.Paths),
+			key: key, version: v, born: time.Now(),
 			ready: make(chan struct{}), stop: make(chan struct{}),
 		}
 		v.Retain()
@@ -164,6 +165,11 @@ func (p *Pool) evict() bool {
 func (p *Pool) release(z *zygote) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.releaseHeld(z)
+}
+
+// releaseHeld is release for a caller that holds p.mu.
+func (p *Pool) releaseHeld(z *zygote) {
 	z.users--
 	if z.retired && z.users == 0 {
 		close(z.stop)
@@ -205,6 +211,7 @@ const linger = 5 * time.Second
 func (p *Pool) retireSuperseded(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.letGoOld(now)
 	newest := map[puppet.Environment]time.Time{}
 	for key, z := range p.zygotes {
 		if z.isReady() && z.used.After(newest[key.environment]) {
@@ -230,13 +237,16 @@ func (z *zygote) isReady() bool {
 // runZygote is the life of a zygote.
 func (p *Pool) runZygote(ctx context.Context, z *zygote) {
 	defer z.version.Release()
+	defer z.leave()
 	log := p.o.Log.With(slog.String(telemetry.KeyEnvironment, string(z.key.environment)), slog.String(telemetry.KeyCodeID, z.key.codeID))
 
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	err := p.bootZygote(ctx, z, log, &reading)
 	if err != nil {
-		log.Error("code version cannot be served", slog.Any(telemetry.KeyErr, err))
+		if ctx.Err() == nil {
+			log.Error("code version cannot be served", slog.Any(telemetry.KeyErr, err))
+		}
 		p.mu.Lock()
 		p.retire(z)
 		p.mu.Unlock()
@@ -247,7 +257,7 @@ func (p *Pool) runZygote(ctx context.Context, z *zygote) {
 	z.boot = time.Since(z.born)
 	close(z.ready)
 	p.metrics.boots.Inc()
-	log.Info("code version ready", slog.Duration(telemetry.KeyDuration, z.boot), slog.Int("warmed", z.warmed), slog.Int64("resident_bytes", z.resident))
+	log.Info("code version ready", slog.Duration(telemetry.KeyDuration, z.boot), slog.Int("warmed", z.warmed), slog.Int("ancestors", z.line.ancestors), slog.Int64("resident_bytes", z.resident))
 
 	select {
 	case <-ctx.Done():
@@ -272,7 +282,7 @@ func (p *Pool) runZygote(ctx context.Context, z *zygote) {
 // is not warmed.
 func (p *Pool) bootZygote(ctx context.Context, z *zygote, log *slog.Logger, reading *sync.WaitGroup) error {
 	for w := (&warming{zygote: z, log: log}); ; w.attempt++ {
-		if err := p.forkZygote(ctx, z, log, reading); err != nil {
+		if err := p.forkZygote(ctx, z, w.attempt == withOffers, log, reading); err != nil {
 			return err
 		}
 		if err := p.openZygote(ctx, z, log); err != nil {
@@ -298,16 +308,13 @@ func (p *Pool) bootZygote(ctx context.Context, z *zygote, log *slog.Logger, read
 // stepLimit bounds the steps of a boot that run no code of the environment.
 const stepLimit = 30 * time.Second
 
-func (p *Pool) forkZygote(ctx context.Context, z *zygote, log *slog.Logger, reading *sync.WaitGroup) error {
+// forkZygote starts the process.
+func (p *Pool) forkZygote(ctx context.Context, z *zygote, mayInherit bool, log *slog.Logger, reading *sync.WaitGroup) error {
 	ctx, cancel := context.WithTimeout(ctx, bootLimit)
 	defer cancel()
-	t, err := p.waitTemplate(ctx)
+	conn, pid, err := p.forkNext(ctx, z, mayInherit, log)
 	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "the Ruby engine is starting again")
-	}
-	conn, pid, err := t.control.fork(ctx)
-	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "the Ruby engine cannot start a process")
+		return err
 	}
 	process, err := os.FindProcess(pid)
 	if err != nil {
@@ -327,7 +334,7 @@ func (p *Pool) openZygote(ctx context.Context, z *zygote, log *slog.Logger) erro
 	ctx, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
 	e, err := z.control.command(ctx, openCommand{
-		Op: "open", Environment: z.key.environment, EnvironmentPath: z.version.EnvironmentPath, BaseModulePath: z.version.BaseModulePath,
+		Op: "open", Environment: z.key.environment, Root: z.version.Root, EnvironmentPath: z.version.EnvironmentPath, BaseModulePath: z.version.BaseModulePath,
 		Paths: z.version.Paths, Settings: p.settings(), Limits: limits{Memory: 2 * p.o.MaxMemory},
 	}, nil)
 	if err != nil {
@@ -351,6 +358,9 @@ func (p *Pool) settleZygote(ctx context.Context, z *zygote) error {
 		return fmt.Errorf("settling a zygote: %w", err)
 	}
 	z.resident = e.Resident
+	if z.line.ancestors == 0 {
+		z.line.start = z.resident
+	}
 	if z.resident > p.o.MaxMemory {
 		return fmt.Errorf("zygote has %d bytes in memory, more than the %d of a worker", z.resident, p.o.MaxMemory)
 	}
@@ -406,7 +416,7 @@ func (z *zygote) stats() ZygoteStats {
 	if !s.Ready {
 		return s
 	}
-	s.PID, s.Warmed, s.Boot, s.Resident = z.process.Pid, z.warmed, z.boot, z.resident
+	s.PID, s.Ancestors, s.Warmed, s.Boot, s.Resident = z.process.Pid, z.line.ancestors, z.warmed, z.boot, z.resident
 	for _, w := range z.idle {
 		s.Workers = append(s.Workers, w.pid)
 	}

@@ -10,7 +10,7 @@ require 'socket'
 
 require_relative 'channel'
 require_relative 'lifeline'
-require_relative 'fork_server'
+require_relative 'template'
 
 channel = Troupe::Channel.new(UNIXSocket.for_fd(3))
 lifeline = Troupe::Lifeline.new(IO.for_fd(4))
@@ -33,5 +33,5 @@ end
 
 channel.write('event' => 'ready', 'puppet' => Puppet.version.to_s, 'ruby' => RUBY_VERSION)
 lifeline.watch
-Troupe::ForkServer.new(channel, lifeline) { |control| Troupe::Zygote.new(control, lifeline).run }.run
+Troupe::Template.new(channel, lifeline) { |control| Troupe::Zygote.serve(control, lifeline) }.run
 exit!(0)

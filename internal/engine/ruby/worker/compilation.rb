@@ -11,15 +11,16 @@ module Troupe
     end
 
     # Returns the head and the body of the answer; never raises what a manifest
-    # can cause, except for the end of the memory.
+    # can cause, except for the end of the memory. The head says "spent" if the
+    # environment should not be used again.
     def compile(request)
       prepare(request)
       timings = Timings.new
       head, body = catalog(request, timings)
-      [head.merge('event' => 'done', 'logs' => @logs.to_a, 'timings' => timings.to_h), body]
+      [head.merge('event' => 'done', 'logs' => @logs.to_a, 'timings' => timings.to_h, 'spent' => Imports.failed), body]
     rescue StandardError, SystemExit, SystemStackError, ScriptError => e
       [{ 'event' => 'failed', 'message' => message(e), 'logs' => @logs.to_a, 'timings' => timings.to_h,
-         'exit_called' => e.is_a?(SystemExit) }, '']
+         'exit_called' => e.is_a?(SystemExit), 'spent' => Imports.failed }, '']
     ensure
       Server.forget
     end
@@ -35,6 +36,7 @@ module Troupe
     def prepare(request)
       @logs.clear(request['log_level'] || Puppet[:log_level].to_s)
       Puppet::Util::Warnings.clear_warnings
+      Imports.failed = false
       Server.forget
     end
 

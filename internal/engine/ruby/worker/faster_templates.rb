@@ -16,7 +16,7 @@ module Troupe
 
     # Code that tells a method from an evaluated text.
     OWN_FRAME = %w[binding eval instance_eval instance_exec class_eval class_exec module_eval local_variables block_given? caller
-                   caller_locations __method__ __callee__ __dir__ set_trace_func return yield super def class module alias undef
+                   caller_locations __method__ __callee__ __dir__ __FILE__ require_relative set_trace_func return yield super def class module alias undef
                    BEGIN END template].freeze
     # Code that may ask for variables or methods by other means than their names.
     ALL_VARIABLES = %w[self send public_send __send__ inspect to_s to_yaml to_json method methods public_methods private_methods
@@ -25,6 +25,10 @@ module Troupe
 
     MAX_TEMPLATES = 2_000
     MAX_BYTES = 16 * 1024 * 1024
+
+    # How ERB appends the text between two tags.
+    TEXT = /_erbout\.<< "(?:[^"\\]|\\.)*"\.freeze;?/.freeze
+    private_constant :TEXT
 
     # The text as a method: its name, and the variables that it names, or nil for
     # all.
@@ -43,9 +47,18 @@ module Troupe
         Puppet::Parser::TemplateWrapper.prepend(self)
       end
 
+      # Takes pairs of a path in the snapshot and the operator's own, longest first.
+      def begin_version(paths)
+        @paths = paths.map { |snapshot, original| [/\A#{Regexp.escape(snapshot)}(?=\/|\z)/, original] }
+      end
+
       # Returns nil for a text that has to be evaluated as Puppet does it. Only the
       # text of a file is kept: an inline template may hold what one node may know.
+      # What goes wrong in it is told with the operator's path, in every version
+      # that has the same text there.
       def compiled(file, text)
+        from, to = @paths&.find { |snapshot, _| snapshot.match?(file) }
+        file = file.sub(from) { to } if from
         key = [file, text]
         @templates.fetch(key) do
           return nil if @templates.size >= MAX_TEMPLATES || @bytes + text.bytesize > MAX_BYTES
@@ -75,12 +88,13 @@ module Troupe
         nil # Puppet says what is wrong with it, at each use
       end
 
-      # Words that are not the name of a method of something else, and variables.
+      # Words that are not the name of a method of something else, and variables. The
+      # text between the tags, of which ERB makes strings, has neither.
       def words(source)
         names = Set.new
         variables = Set.new
         last = nil
-        Ripper.lex(source).each do |_, kind, token, _|
+        Ripper.lex(source.gsub(TEXT, '')).each do |_, kind, token, _|
           case kind
           when :on_ident, :on_kw, :on_const then names << token unless %w[. &.].include?(last)
           when :on_ivar then variables << token.delete_prefix('@')

@@ -50,6 +50,11 @@ module Troupe
                      'tags' => message.tags.map { |tag| Text.clean(tag) }, 'file' => Text.clean(message.file), 'line' => message.line.to_i, 'time' => message.time.iso8601(6) }
     end
 
+    # How many messages there were.
+    def count
+      @messages.size + @dropped
+    end
+
     def to_a
       return @messages if @dropped.zero?
 

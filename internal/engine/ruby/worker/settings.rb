@@ -9,15 +9,30 @@ module Troupe
 
     module_function
 
-    # Initializes the library and returns the environment. Names of settings
-    # that this generation of Puppet does not have are returned beside it.
+    # Initializes the library. Returns the names of settings that this generation of
+    # Puppet does not have.
     def apply(open)
       Puppet.settings.preferred_run_mode = :server
       arguments, unknown = arguments_for(open)
       # puppet.conf is read by the Go process, which passes on what it says.
       Puppet.initialize_settings(arguments, false)
       serve
-      [pin(open), unknown]
+      Puppet.mark_context(:version)
+      enter
+      unknown
+    end
+
+    # Turns a library that has served one version to another place.
+    def move(open)
+      Puppet.rollback_context(:version)
+      Puppet.mark_context(:version)
+      Puppet[:environmentpath] = open['environmentpath']
+      Puppet[:basemodulepath] = Array(open['basemodulepath']).join(':')
+      enter
+    end
+
+    def enter
+      Puppet::ApplicationSupport.push_application_context(Puppet::Util::RunMode[:server], :not_required)
     end
 
     def arguments_for(open)
@@ -47,7 +62,6 @@ module Troupe
       defaults = Puppet::Settings.app_defaults_for_run_mode(Puppet::Util::RunMode[:server])
       Puppet.settings.initialize_app_defaults(defaults.merge(name: 'server'))
       Puppet[:always_retry_plugins] = false
-      Puppet::ApplicationSupport.push_application_context(Puppet::Util::RunMode[:server], :not_required)
 
       Puppet::FileServing::Content.indirection.terminus_class = :file_server
       Puppet::FileServing::Metadata.indirection.terminus_class = :file_server

@@ -7,17 +7,23 @@ require_relative 'exported'
 require_relative 'original_files'
 require_relative 'puppetdb_query'
 require_relative 'timings'
+require_relative 'imports'
 require_relative 'compilation'
 require_relative 'class_listing'
 require_relative 'lookup'
 require_relative 'worker'
 require_relative 'faster_autoload'
+require_relative 'faster_parsing'
 require_relative 'faster_templates'
 
 module Troupe
   # A Zygote holds one version of one environment. It is warmed by compiling
   # catalogs of real nodes itself, so that every worker forked from it has the
   # manifests, functions, types and data in memory.
+  #
+  # A zygote may have an heir, which serves the next version of the environment
+  # with what both versions have in common: Ruby code, the programs of unchanged
+  # manifests, compiled templates. Ruby code that differs is never inherited.
   class Zygote < ForkServer
     # Loads, in the template, the code that every compile needs. Types and
     # functions are not touched: a module may bring its own of the same name.
@@ -33,13 +39,27 @@ module Troupe
       require 'puppet/node/facts'
       Puppet::Pops::Loaders.prepend(PuppetdbQuery)
       Puppet::FileServing::Metadata.prepend(OriginalFiles)
+      Puppet::Parser::TypeLoader.prepend(Imports)
       Puppet::Pops::Parser::EvaluatingParser.prepend(Timings::Parsing)
       FasterAutoload.install
+      FasterParsing.install
       FasterTemplates.install
     end
 
-    def initialize(channel, lifeline)
+    # Serves as a zygote until the channel ends, and as its heirs in their processes.
+    def self.serve(channel, lifeline)
+      zygote = new(channel, lifeline)
+      while (channel = zygote.run)
+        zygote = new(channel, lifeline, zygote.logs)
+      end
+    end
+
+    attr_reader :logs
+
+    # Logs are given to an heir.
+    def initialize(channel, lifeline, logs = nil)
       super(channel, lifeline) { |socket| Worker.new(socket, @environment, @compilation, Lookup.new(@environment, @logs), @limits).run }
+      @logs = logs
     end
 
     private
@@ -55,12 +75,25 @@ module Troupe
 
     def open(head)
       @limits = head['limits']
-      @logs = Logs.install
-      @environment, unknown = Settings.apply(head)
-      @compilation = Compilation.new(@environment, @logs)
+      unknown = []
+      if @logs
+        Settings.move(head)
+      else
+        @logs = Logs.install
+        unknown = Settings.apply(head)
+      end
+      FasterParsing.begin_version(head['root'], @logs)
+      FasterTemplates.begin_version(head['paths'])
+      begin_environment(head)
       @channel.write('event' => 'opened', 'unknown_settings' => unknown, 'logs' => @logs.to_a)
     rescue StandardError, ScriptError => e
       @channel.write('event' => 'failed', 'message' => Text.clean(e.message), 'logs' => @logs.to_a)
+    end
+
+    def begin_environment(head)
+      @opened = head
+      @environment = Settings.pin(head)
+      @compilation = Compilation.new(@environment, @logs)
     end
 
     # What it makes Puppet load is there for every worker. If the memory ends, so
@@ -69,9 +102,14 @@ module Troupe
       Server.channel = @channel
       Limits.memory(@limits['memory'])
       Limits.cpu(request['deadline'])
-      @channel.write(*@compilation.compile(request))
+      head, body = @compilation.compile(request)
+      @channel.write(head, body)
       Limits.any_cpu
       @compilation.forget
+      return unless head['spent']
+
+      Settings.move(@opened)
+      begin_environment(@opened)
     end
 
     # Tidies the heap before the first fork, so that workers share more of it.
