@@ -1,5 +1,6 @@
-// Package tools compares troupe's commands with the tools of a Puppet Server's host that they stand for: `troupe lookup`
-// with `puppet lookup`.
+// Package tools runs the tools that people use with a Puppet Server. `troupe lookup` is compared with `puppet lookup` in
+// every test run; with the tag parity, octocatalog-diff and the subcommands of puppet run against the real server and a
+// member, and both get the requests of Foreman's smart proxy, of Bolt's server and of Choria.
 package tools
 
 import (
