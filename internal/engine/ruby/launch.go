@@ -1,6 +1,7 @@
 package ruby
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -75,10 +76,18 @@ func findAccount(name string) (account, error) {
 	return account{}, fmt.Errorf("there is no user %s to run Ruby processes as: create one or name another", strings.Join(names, " or "))
 }
 
+// apply makes a process one of the account's.
+func (a account) apply(attributes *syscall.SysProcAttr) {
+	if a.change {
+		attributes.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)} // #nosec G115 -- ids of a user
+	}
+}
+
 // A launch is all that a template needs to start.
 type launch struct {
 	interpreters []string // to be tried in this order
 	script       string
+	compiled     string   // the library's Ruby files in compiled form; may not be there
 	home         string   // writable by the account; holds confdir and vardir
 	lifeline     *os.File // every Ruby process reads it, nobody writes; it ends when we do
 }
@@ -86,7 +95,7 @@ type launch struct {
 // prepare writes the Ruby files and makes the folders.
 func (p *Pool) prepare() (launch, error) {
 	dir := p.o.Dir
-	l := launch{script: filepath.Join(dir, "worker", "boot.rb"), home: filepath.Join(dir, "home")}
+	l := launch{script: filepath.Join(dir, "worker", "boot.rb"), compiled: filepath.Join(dir, "compiled"), home: filepath.Join(dir, "home")}
 	if err := os.MkdirAll(dir, 0o755); err != nil { // #nosec G301 -- the account has to enter it
 		return l, fmt.Errorf("making the engine's folder: %w", err)
 	}
@@ -155,7 +164,8 @@ func (p *Pool) checkReachable(dir string) error {
 }
 
 // writeWorker writes the embedded Ruby files. Each file is replaced as a whole,
-// so that a template of another process never reads half of one.
+// so that a template of another process never reads half of one, and only if it
+// differs, as its compiled form goes by its times.
 func writeWorker(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { // #nosec G301 -- the account has to enter it
 		return fmt.Errorf("making the folder of the Ruby files: %w", err)
@@ -170,6 +180,9 @@ func writeWorker(dir string) error {
 			return fmt.Errorf("reading an embedded Ruby file: %w", err)
 		}
 		path := filepath.Join(dir, filepath.Base(name))
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+			continue
+		}
 		if err := os.WriteFile(path+".new", text, 0o644); err != nil { // #nosec G306 -- read by the account
 			return fmt.Errorf("writing a Ruby file: %w", err)
 		}

@@ -104,7 +104,9 @@ type event struct {
 	// ready and failed, from the template
 	Puppet string `json:"puppet"`
 	Ruby   string `json:"ruby"`
-	Error  string `json:"error"`
+	// all that the template loaded was there in compiled form
+	Compiled bool   `json:"compiled"`
+	Error    string `json:"error"`
 
 	// forked, refused and died, from template and zygotes
 	PID    int  `json:"pid"`

@@ -181,6 +181,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	p.serve(t)
 	parent.Go(func() { p.keepTemplate(parentLife, l, t) })
+	parent.Go(func() { p.keepCompiled(life, l, t) })
 
 	ticker := time.NewTicker(housekeeping)
 	defer ticker.Stop()

@@ -25,6 +25,7 @@ type template struct {
 	control     *control
 	interpreter string
 	versions    Versions
+	compiled    bool // all that it loaded was there in compiled form
 
 	process *os.Process
 	output  *os.File
@@ -119,13 +120,11 @@ func (p *Pool) waitTemplate(ctx context.Context) (*template, error) {
 
 func (p *Pool) startTemplate(ctx context.Context, interpreter string, l launch) (*template, error) {
 	t := &template{interpreter: interpreter, exited: make(chan struct{})}
-	cmd := exec.Command(interpreter, p.arguments(l)...) //nolint:noctx // ended by its lifeline, with its children; the operator names the interpreter
+	cmd := exec.Command(interpreter, p.arguments(l.script, l.compiled)...) //nolint:noctx // ended by its lifeline, with its children; the operator names the interpreter
 	cmd.Dir = l.home
 	cmd.Env = l.environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if p.account.change {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(p.account.uid), Gid: uint32(p.account.gid)} // #nosec G115 -- ids of a user
-	}
+	p.account.apply(cmd.SysProcAttr)
 	if err := t.launch(cmd, l.lifeline); err != nil {
 		return nil, fmt.Errorf("starting Ruby: %w", err)
 	}
@@ -144,7 +143,7 @@ func (p *Pool) startTemplate(ctx context.Context, interpreter string, l launch) 
 	e, err := t.control.await(boot)
 	switch {
 	case err == nil && e.Event == "ready":
-		t.versions = Versions{Puppet: e.Puppet, Ruby: e.Ruby}
+		t.versions, t.compiled = Versions{Puppet: e.Puppet, Ruby: e.Ruby}, e.Compiled
 		return t, nil
 	case err == nil:
 		err = errors.New(e.Error)
@@ -154,13 +153,13 @@ func (p *Pool) startTemplate(ctx context.Context, interpreter string, l launch) 
 		"or name in the configuration the interpreter and the folder that holds puppet.rb", interpreter, err)
 }
 
-func (p *Pool) arguments(l launch) []string {
+func (p *Pool) arguments(script ...string) []string {
 	// These two put source lines and guesses into messages that agents get.
 	args := []string{"--disable=did_you_mean", "--disable=error_highlight", "-W0"}
 	for _, dir := range p.o.PuppetLib {
 		args = append(args, "-I", filepath.Clean(dir))
 	}
-	return append(args, l.script)
+	return append(args, script...)
 }
 
 // launch starts the process. Pdeathsig is tied to the thread that starts it, so

@@ -2,11 +2,15 @@
 # a zygote whenever the Go process asks for one.
 #
 # Descriptor 3 is the control socket, descriptor 4 the lifeline: a pipe whose
-# other end only the Go process holds.
+# other end only the Go process holds. The argument names the library's Ruby files
+# in compiled form, which need not be there.
 
 require 'json'
 require 'set' # OpenVox 9 takes it for granted, Ruby before 3.2 does not
 require 'socket'
+
+require_relative 'compiled'
+compiled = Troupe::Compiled.use(ARGV[0])
 
 require_relative 'channel'
 require_relative 'lifeline'
@@ -31,7 +35,7 @@ if Puppet.version.to_i < 7
   exit!(1)
 end
 
-channel.write('event' => 'ready', 'puppet' => Puppet.version.to_s, 'ruby' => RUBY_VERSION)
+channel.write('event' => 'ready', 'puppet' => Puppet.version.to_s, 'ruby' => RUBY_VERSION, 'compiled' => compiled&.misses == 0)
 lifeline.watch
 Troupe::Template.new(channel, lifeline) { |control| Troupe::Zygote.serve(control, lifeline) }.run
 exit!(0)

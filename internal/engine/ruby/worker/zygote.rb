@@ -37,6 +37,8 @@ module Troupe
       require 'puppet/file_serving/content'
       require 'puppet/file_serving/configuration'
       require 'puppet/node/facts'
+      # Providers ask for the operating system, which loads most of Facter.
+      Puppet.runtime[:facter].value('os.name')
       Puppet::Pops::Loaders.prepend(PuppetdbQuery)
       Puppet::FileServing::Metadata.prepend(OriginalFiles)
       Puppet::Parser::TypeLoader.prepend(Imports)
