@@ -17,6 +17,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -71,8 +72,16 @@ func run(t *testing.T, args ...string) {
 // startTroupe starts a member with as many Ruby workers as the real server has JRuby instances.
 func startTroupe(t *testing.T, code string, workers int) *peer {
 	t.Helper()
+	rules, err := os.ReadFile("/etc/puppet/puppetserver/conf.d/auth.conf")
+	if err != nil {
+		t.Fatalf("%v: install puppetserver", err)
+	}
+	file := filepath.Join(troupetest.TempDir(t), "auth.conf")
+	if err := os.WriteFile(file, append(rules, flushRule...), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	s := troupetest.StartServer(t, troupetest.ServerOptions{
-		Environments: code, Autosign: true, Config: fmt.Sprintf("engine: { workers: %d }\n", workers),
+		Environments: code, Autosign: true, Config: fmt.Sprintf("engine: { workers: %d }\nauth_conf: %s\n", workers, file),
 	})
 	p := &peer{name: "troupe", addr: s.Addr, folder: s.Data, code: s.Environments}
 	p.stop, p.restart = s.Stop, s.Start
@@ -81,7 +90,7 @@ func startTroupe(t *testing.T, code string, workers int) *peer {
 		s.MustCLI("ca", "export", "--to", folder)
 		return fakeagent.OpenIssuer(folder)
 	})
-	p.flush = func() {} // it watches the folder
+	p.flush = func() { p.flushCache(t) } // it watches the folder, but a deploy says that it has ended
 	return p
 }
 
@@ -102,6 +111,7 @@ func startPuppetServer(t *testing.T, code string, workers int) *peer {
 func startPuppetServerWith(t *testing.T, o troupetest.PuppetServerOptions, workers int) *peer {
 	t.Helper()
 	o.Autosign = true
+	o.Settings = []string{"environment_timeout = unlimited"}
 	o.Conf = map[string]string{
 		"auth.conf": flushRule, "puppetserver.conf": fmt.Sprintf("\njruby-puppet: { max-active-instances: %d }\n", workers),
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,7 +40,7 @@ type PuppetServerOptions struct {
 	Autosign     bool              // sign every request
 	AutosignPath string            // a list of names or an executable that decides; "" leaves it to Autosign
 	Conf         map[string]string // further text appended to conf.d files, by file name
-	Settings     []string          // further lines of the [server] section of puppet.conf
+	Settings     []string          // lines of the [server] section of puppet.conf, which replace those of the same name
 	PuppetDB     string            // URL of a PuppetDB that exported resources are stored in; "" means that they are not
 
 	Chroot  string                         // name of the chroot to run in, such as trixie-server; "" means this machine
@@ -124,12 +125,14 @@ func (s *PuppetServer) writeFolders(t *testing.T, o PuppetServerOptions) {
 	if autosign == "" {
 		autosign = strconv.FormatBool(o.Autosign)
 	}
-	writeFile(t, filepath.Join(s.Dir, "puppet", "puppet.conf"), strings.Join(append([]string{
-		"[main]", "server = localhost", "serverport = " + port, "ssldir = " + s.SSL(), "cadir = " + s.CA(),
-		"[server]", "certname = " + o.Certname, "dns_alt_names = puppet,localhost",
+	// Of a setting that is there twice, Puppet takes the first.
+	writeFile(t, filepath.Join(s.Dir, "puppet", "puppet.conf"), strings.Join(slices.Concat([]string{
+		"[main]", "server = localhost", "serverport = " + port, "ssldir = " + s.SSL(), "cadir = " + s.CA(), "[server]",
+	}, o.Settings, []string{
+		"certname = " + o.Certname, "dns_alt_names = puppet,localhost",
 		"codedir = " + s.Dir + "/code", "environment_timeout = 0", "storeconfigs = " + strconv.FormatBool(o.PuppetDB != ""), "reports = store",
 		"autosign = " + autosign,
-	}, o.Settings...), "\n")+"\n")
+	}), "\n")+"\n")
 	if o.PuppetDB != "" {
 		writeTerminus(t, filepath.Join(s.Dir, "puppet"), o.PuppetDB)
 	}

@@ -43,13 +43,13 @@ authorization.rules += {
 }
 `
 
-// startRecorded starts the real server. Environments live as long as it does, as Puppet recommends for production:
-// what was loaded for one class is there for the next.
+// startRecorded starts the real server, with a new environment for each compile as is Puppet's default. Ruby code that
+// was loaded for one class is there for the next.
 func startRecorded(t *testing.T) *peer {
 	t.Helper()
 	server := troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{
 		Environments: codeWith(t, allModules(t)), Autosign: true,
-		Conf: map[string]string{"auth.conf": openToNode}, Settings: []string{"environment_timeout = unlimited"},
+		Conf: map[string]string{"auth.conf": openToNode},
 	})
 	t.Cleanup(func() { server.Stop(t) })
 	return enrolled(t, server.Addr, server.Code())
