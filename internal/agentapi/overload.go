@@ -31,7 +31,7 @@ func (a *API) askToComeBack(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // spread returns whole seconds between half of d and d. The estimates of those who are sent away follow one
-// another, so they are spread already. Who comes too early finds room in the queue, or is sent away for a shorter time;
+// another, so they are spread already. Who comes too early waits in the queue;
 // but while those sleep who come too late, the server may have nothing to do.
 func spread(d time.Duration) int {
 	latest := max(1, int((d+time.Second/2)/time.Second))

@@ -66,7 +66,7 @@ func (p *Pool) Prepare(ctx context.Context, v *code.Version) error {
 	if !p.hasRoom(v) {
 		return nil
 	}
-	leave, err := p.enter(true)
+	leave, err := p.enter(engine.Request{Patient: true})
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ const attempts = 2
 // run takes a request through the queue and gives it to a worker.
 func (p *Pool) run(ctx context.Context, q engine.Request, command any) (answer, error) {
 	start := time.Now()
-	leave, err := p.enter(q.Patient)
+	leave, err := p.enter(q)
 	if err != nil {
 		return answer{}, err
 	}

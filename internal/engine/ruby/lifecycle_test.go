@@ -339,7 +339,7 @@ func TestAFullQueueRefusesTheHastyAndTakesThePatient(t *testing.T) {
 	})
 	eventually(t, "the queue is full", func() bool { return r.Stats().Waiting == 1 })
 
-	_, err := r.Compile(t.Context(), r.request("db01.example.test"))
+	_, err := r.Compile(t.Context(), r.request("db02.example.test"))
 	refusal, ok := errors.AsType[*fault.Error](err)
 	if !ok || refusal.Kind != fault.Unavailable || refusal.After < time.Second {
 		t.Errorf("the hasty gets %#v, want Unavailable with a time to come back", err)
@@ -353,6 +353,12 @@ func TestAFullQueueRefusesTheHastyAndTakesThePatient(t *testing.T) {
 	eventually(t, "the patient one waits", func() bool { return r.Stats().Waiting == 2 })
 	leave()
 	eventually(t, "its place is free", func() bool { return r.Stats().Waiting == 1 })
+	all.Go(func() {
+		if _, err := r.Compile(t.Context(), r.request("db02.example.test")); err != nil {
+			t.Errorf("the hasty that is back gets %v", err)
+		}
+	})
+	eventually(t, "the hasty that is back waits", func() bool { return r.Stats().Waiting == 2 })
 	release()
 	all.Wait()
 }

@@ -3,10 +3,13 @@ package ruby
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"troupe/internal/engine"
 	"troupe/internal/fault"
+	"troupe/internal/puppet"
 )
 
 // This file decides who waits, who is refused, and which worker a request gets.
@@ -15,18 +18,21 @@ func errClosing() error {
 	return fault.New(fault.Unavailable, "the Ruby engine is not running")
 }
 
-// enter admits a request to the queue; leave is called when it is done.
-func (p *Pool) enter(patient bool) (leave func(), err error) {
+// enter admits a request to the queue; leave is called when it is done. Whoever
+// was sent away and is back waits as the patient do: its turn was estimated, and
+// it would sleep through what the next estimate gets wrong.
+func (p *Pool) enter(q engine.Request) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != serving {
 		return nil, errClosing()
 	}
-	if p.full(patient) {
+	now := time.Now()
+	if back := p.away.isBack(now, q.Certname); p.full(q.Patient || back) {
 		p.metrics.refused.Inc()
 		after := p.estimate()
-		if !patient {
-			p.away.add(time.Now(), after)
+		if !q.Patient {
+			p.away.add(now, q.Certname, after)
 		}
 		return nil, &fault.Error{
 			Kind: fault.Unavailable, After: after,
@@ -87,17 +93,37 @@ func (p *Pool) behind(others int) time.Duration {
 // firstGuess is a compile's length before there was one.
 const firstGuess = 300 * time.Millisecond
 
-// absences counts requests that were sent away, by the second in which they are
-// expected back. The zero value is ready to use.
+// absences knows the requests that were sent away, by the second in which they
+// are expected back. The zero value is ready to use.
 type absences struct {
-	due  [maxAway/time.Second + 1]int
-	from int64 // Unix second of the oldest count
+	due   [maxAway/time.Second + 1]int
+	from  int64                     // Unix second of the oldest count
+	names map[puppet.Certname]int64 // the second of each
 }
 
+// late is for how long somebody is remembered who does not come back in time.
+const late = 60 // seconds
+
 // add expects one more request back in a while.
-func (a *absences) add(now time.Time, in time.Duration) {
+func (a *absences) add(now time.Time, name puppet.Certname, in time.Duration) {
 	a.forget(now)
-	a.due[now.Add(min(in, maxAway)).Unix()%int64(len(a.due))]++
+	second := now.Add(min(in, maxAway)).Unix()
+	a.due[second%int64(len(a.due))]++
+	if a.names == nil {
+		a.names = map[puppet.Certname]int64{}
+	}
+	a.names[name] = second
+}
+
+// isBack reports whether a request was sent away, and expects it no longer.
+func (a *absences) isBack(now time.Time, name puppet.Certname) bool {
+	a.forget(now)
+	second, ok := a.names[name]
+	if ok && second >= a.from {
+		a.due[second%int64(len(a.due))]--
+	}
+	delete(a.names, name)
+	return ok
 }
 
 // count returns how many are still expected.
@@ -110,17 +136,21 @@ func (a *absences) count(now time.Time) int {
 	return n
 }
 
-// forget drops the seconds that have passed: who was due is back or gone.
+// forget drops the seconds that have passed: who was due is back, late or gone.
 func (a *absences) forget(now time.Time) {
 	second := now.Unix()
 	size := int64(len(a.due))
-	if second-a.from >= size || second < a.from {
-		a.due, a.from = [maxAway/time.Second + 1]int{}, second
+	if second-a.from >= size+late || second < a.from {
+		*a = absences{from: second}
+		return
+	}
+	if a.from == second {
 		return
 	}
 	for ; a.from < second; a.from++ {
 		a.due[a.from%size] = 0
 	}
+	maps.DeleteFunc(a.names, func(_ puppet.Certname, due int64) bool { return due < second-late })
 }
 
 // count moves a request between the queue and a worker.
@@ -130,14 +160,16 @@ func (p *Pool) count(waiting int) {
 	p.waiting += waiting
 }
 
-// learn adds a compile to the moving average.
+// memory is how many compiles the average is of. In the first seconds of a herd
+// handshakes take the CPUs, and compiles take several times as long as they will.
+const memory = 64
+
+// learn adds a compile to the average.
 func (p *Pool) learn(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.average == 0 {
-		p.average = took
-	}
-	p.average += (took - p.average) / 8
+	p.learned = min(p.learned+1, memory)
+	p.average += (took - p.average) / time.Duration(p.learned)
 }
 
 // takeSlot waits for its turn among those who want a worker: first come, first

@@ -103,6 +103,7 @@ type Pool struct {
 	waiting  int                            // requests that are not yet with a worker
 	running  int                            // requests inside run
 	average  time.Duration                  // of a compile, for the estimate in refusals
+	learned  int                            // compiles that it is of, at most memory
 	away     absences                       // requests that were refused and will come back
 	recent   *recent                        // requests to warm new versions with
 	changed  chan struct{}                  // closed and replaced whenever something above changes
