@@ -46,20 +46,34 @@ func (p *Pool) enter(q engine.Request) (leave func(), err error) {
 
 // Whoever cannot come back waits at its open connection. Agents give up after ten
 // minutes (http_read_timeout), so a wait that might take longer is refused at
-// once. maxPatient bounds the memory: each request holds its facts.
+// once. maxWaiting bounds the memory: each request holds its facts.
 const (
 	maxPatience = 8 * time.Minute
-	maxPatient  = 4096
+	maxWaiting  = 4096
 )
 
 // full reports whether a request finds no place in the queue. p.mu is held.
 func (p *Pool) full(patient bool) bool {
 	// Free workers are no queue: a waiting request may only be starting.
 	waiting := p.waiting - (p.o.Workers - len(p.slots))
-	if waiting < p.o.MaxQueue {
+	if waiting < p.limit() {
 		return false
 	}
-	return !patient || waiting >= maxPatient || p.behind(waiting) > maxPatience
+	return !patient || waiting >= maxWaiting || p.behind(waiting) > maxPatience
+}
+
+// maxHaste is for how long everybody waits. To send an agent away and to shake
+// hands with it again costs as much as a small catalog: a server that does so
+// with all of them, for a queue of seconds, never gets rid of that queue.
+const maxHaste = 20 * time.Second
+
+// limit is how many may wait before the first is refused: what the operator says,
+// or as many as are compiled in maxHaste. p.mu is held.
+func (p *Pool) limit() int {
+	if p.o.MaxQueue > 0 {
+		return p.o.MaxQueue
+	}
+	return min(max(16*p.o.Workers, int(maxHaste/p.behind(0))), maxWaiting)
 }
 
 func (p *Pool) leave() {
@@ -87,7 +101,7 @@ func (p *Pool) behind(others int) time.Duration {
 	if average == 0 {
 		average = firstGuess
 	}
-	return average * time.Duration(others+1) / time.Duration(p.o.Workers)
+	return max(average*time.Duration(others+1)/time.Duration(p.o.Workers), 1)
 }
 
 // firstGuess is a compile's length before there was one.

@@ -46,7 +46,7 @@ type Options struct {
 	PuppetLib []string // folders that hold puppet.rb and what it needs; nil means where Ruby looks anyway
 
 	Workers     int           // compiles at a time; 0 means one per CPU
-	MaxQueue    int           // requests that may wait; 0 means 16 per worker. Patient ones wait beyond that, see enter
+	MaxQueue    int           // requests that may wait; 0 means 20 seconds of work, at least 16 per worker. Patient ones wait beyond that, see enter
 	MaxVersions int           // zygotes kept; 0 means 8
 	WarmNodes   int           // nodes of different roles compiled to warm a zygote while nobody waits for it; 0 means 16
 	Deadline    time.Duration // of one compile; 0 means 5 minutes
@@ -68,7 +68,6 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	setDefault(&o.Workers, runtime.GOMAXPROCS(0))
-	setDefault(&o.MaxQueue, 16*o.Workers)
 	setDefault(&o.MaxVersions, 8)
 	setDefault(&o.WarmNodes, 16)
 	setDefault(&o.Deadline, 5*time.Minute)
@@ -276,7 +275,7 @@ func (p *Pool) Stats() Stats {
 	defer p.mu.Unlock()
 	s := Stats{
 		Versions: p.versions, Serving: p.phase == serving, Workers: p.o.Workers, Busy: len(p.slots),
-		Alive: p.alive, Waiting: p.waiting, MaxQueue: p.o.MaxQueue, Average: p.average,
+		Alive: p.alive, Waiting: p.waiting, MaxQueue: p.limit(), Average: p.average,
 	}
 	for _, z := range p.zygotes {
 		s.Zygotes = append(s.Zygotes, z.stats())
