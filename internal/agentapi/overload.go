@@ -30,12 +30,12 @@ func (a *API) askToComeBack(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Connection", "close")
 }
 
-// spread returns whole seconds between half of d and d. The estimates of those who are sent away follow one
+// spread returns whole seconds between three quarters of d and d. The estimates of those who are sent away follow one
 // another, so they are spread already. Who comes too early waits in the queue;
 // but while those sleep who come too late, the server may have nothing to do.
 func spread(d time.Duration) int {
 	latest := max(1, int((d+time.Second/2)/time.Second))
-	earliest := max(1, latest/2)
+	earliest := max(1, latest*3/4)
 	return earliest + rand.IntN(latest-earliest+1) //nolint:gosec // spread, not secrecy
 }
 

@@ -15,9 +15,9 @@ func TestAgentsComeBackBeforeTheirTurnRatherThanAfterIt(t *testing.T) {
 		{0, 1, 1},
 		{300 * time.Millisecond, 1, 1},
 		{time.Second, 1, 1},
-		{3 * time.Second, 1, 3},
-		{30 * time.Second, 15, 30},
-		{10 * time.Minute, 300, 600},
+		{3 * time.Second, 2, 3},
+		{30 * time.Second, 22, 30},
+		{10 * time.Minute, 450, 600},
 	} {
 		seen := map[int]bool{}
 		for range 5000 {

@@ -163,7 +163,7 @@ func (p *Pool) attempt(ctx context.Context, q engine.Request, command any, start
 	if err != nil {
 		return answer{}, err
 	}
-	p.learn(took)
+	p.learn(took - time.Duration(e.Starved*float64(time.Second)))
 	return answer{event: e, body: body, restore: z.restore, pid: w.pid, queued: queued, took: took}, nil
 }
 

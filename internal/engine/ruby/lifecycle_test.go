@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -361,6 +362,47 @@ func TestAFullQueueRefusesTheHastyAndTakesThePatient(t *testing.T) {
 	eventually(t, "the hasty that is back waits", func() bool { return r.Stats().Waiting == 2 })
 	release()
 	all.Wait()
+}
+
+func TestAnEstimateIsOfCompilesThatGetACPU(t *testing.T) {
+	r := newRig(t)
+	r.compile(r.request("db01.example.test"))
+	r.mu.Lock()
+	r.average, r.learned = 0, 0
+	r.mu.Unlock()
+
+	// More of them than CPUs that never wait.
+	stop := make(chan struct{})
+	var busy sync.WaitGroup
+	for range 8 * runtime.GOMAXPROCS(0) {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		busy.Go(func() {
+			<-stop
+			if err := errors.Join(cmd.Process.Kill(), ignoreExit(cmd.Wait())); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	began := time.Now()
+	for range 5 {
+		r.compile(r.request("db01.example.test"))
+	}
+	took := time.Since(began) / 5
+	close(stop)
+	busy.Wait()
+	if average := r.Stats().Average; average > took/2 {
+		t.Errorf("the average of compiles that took %v is %v, want less than half", took, average)
+	}
+}
+
+func ignoreExit(err error) error {
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
+		return nil // it was killed
+	}
+	return err
 }
 
 func TestTroubleAtTheStartIsExplained(t *testing.T) {

@@ -138,8 +138,9 @@ type event struct {
 	Format      string             `json:"format"`
 	Files       json.RawMessage    `json:"files"`
 	Resident    int64              `json:"rss"`
-	Strays      bool               `json:"strays"` // it left processes running
-	Spent       bool               `json:"spent"`  // it cannot take another request
+	Starved     float64            `json:"starved"` // seconds for which it wanted a CPU and got none
+	Strays      bool               `json:"strays"`  // it left processes running
+	Spent       bool               `json:"spent"`   // it cannot take another request
 	Found       bool               `json:"found"`
 	Role        string             `json:"role"` // digest of the names of the catalog's classes
 

@@ -174,14 +174,17 @@ func (p *Pool) count(waiting int) {
 	p.waiting += waiting
 }
 
-// memory is how many compiles the average is of. In the first seconds of a herd
-// handshakes take the CPUs, and compiles take several times as long as they will.
+// memory is how many compiles the average is of.
 const memory = 64
 
-// learn adds a compile to the average.
+// learn adds a compile to the average: what it takes where it gets a CPU when it
+// wants one. In the first seconds of a herd handshakes have the CPUs, and compiles
+// take several times as long as they will. An estimate that is too short only
+// lets agents wait here rather than at home.
 func (p *Pool) learn(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	took = max(took, time.Millisecond)
 	p.learned = min(p.learned+1, memory)
 	p.average += (took - p.average) / time.Duration(p.learned)
 }

@@ -29,6 +29,14 @@ module Troupe
       Process.setrlimit(:CPU, hardest, hardest)
     end
 
+    # Seconds for which this process could have run and had no CPU; 0 where the
+    # kernel does not count them.
+    def starved
+      File.read('/proc/self/schedstat').split[1].to_i / 1e9
+    rescue SystemCallError
+      0.0
+    end
+
     # Resident memory in bytes.
     def resident
       File.read('/proc/self/statm').split[1].to_i * PAGE

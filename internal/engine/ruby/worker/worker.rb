@@ -23,8 +23,9 @@ module Troupe
     # A method of its own, so that no variable keeps the catalog of one node while
     # that of the next is compiled.
     def respond(request)
+      starved = Limits.starved
       head, body = answer(request)
-      @channel.write(head.merge('rss' => Limits.resident, 'strays' => strays?), body)
+      @channel.write(head.merge('rss' => Limits.resident, 'strays' => strays?, 'starved' => Limits.starved - starved), body)
     end
 
     def answer(request)
