@@ -32,7 +32,7 @@ fuzz: ## every fuzz target for a minute
 BENCH = go test -tags=bench -count=1 -v $(if $(SHORT),-short)
 bench: packages ## troupe beside Puppet Server and its CA with 100,000 certificates, 30 min on a quiet machine; writes bench/RESULTS.md (SHORT=1: a trial)
 	@sh tools/packages.sh puppetserver puppetdb puppet-terminus-puppetdb postgresql puppet-module-puppetlabs-apache
-	$(BENCH) -timeout=60m -run '^Test(SideBySide|HundredThousandCertificates)$$' ./bench
+	$(BENCH) -timeout=90m -run '^Test(SideBySide|ExportedResources|TwoWorkers|HundredThousandCertificates)$$' ./bench
 
 growth: packages ## cost at 100, 1,000 and 10,000 nodes, 8 min; draws bench/growth.svg
 	@sh tools/packages.sh puppet-module-puppetlabs-apache

@@ -185,7 +185,7 @@ func (p *peer) enroll(t *testing.T) {
 	if !p.roots.AppendCertsFromPEM(p.exchange(t, client, http.MethodGet, "certificate/ca", "")) {
 		t.Fatalf("%s: no certificate in the bundle of the CA", p.name)
 	}
-	for _, role := range append([]string{"collector"}, roles...) {
+	for _, role := range append([]string{"collector", "balancer"}, roles...) {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
 			t.Fatal(err)

@@ -8,9 +8,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,27 +20,39 @@ import (
 	"troupe/internal/troupetest"
 )
 
-// codeChanges measures the time from a change of the code until the first catalog that has it.
-func (b *bench) codeChanges(r request) {
-	took := make([][]float64, len(b.peers))
-	for n := range b.rounds {
-		for i, p := range b.peers {
-			at := time.Now()
-			if err := release(p.code, n+1); err != nil {
-				b.t.Fatal(err)
+// codeChanges measures the time from a change of the code until the first catalog that has it, for each role.
+func (b *bench) codeChanges(catalogs map[string]request) {
+	product, change := 1.0, 0
+	for _, role := range roles {
+		took := make([][]float64, len(b.peers))
+		for range b.rounds {
+			for i, p := range b.peers {
+				change++
+				took[i] = append(took[i], b.codeChange(p, change, role, catalogs[role]).Seconds())
 			}
-			p.flush()
-			asked := 0
-			for !bytes.Contains(p.body(b.t, "web", r), fmt.Appendf(nil, "release %d", n+1)) {
-				if asked++; time.Since(at) > 2*time.Minute {
-					b.t.Fatalf("%s: still no catalog with release %d", p.name, n+1)
-				}
-			}
-			took[i] = append(took[i], time.Since(at).Seconds())
-			b.t.Logf("%s: release %d after %v, %d catalogs without it", p.name, n+1, time.Since(at), asked)
+		}
+		times := b.row(fmt.Sprintf("change of the code to the first catalog that has it (%s), s", role),
+			fmt.Sprintf("%d changes each; the cache of Puppet Server is flushed", b.rounds), 0, false, took)
+		product *= math.Pow(times, 1/float64(len(roles)))
+	}
+	b.add(fmt.Sprintf("| change of the code to the first catalog, geometric mean over %s | – | – | %.1f× | ≥ 10×: %s | |",
+		strings.Join(roles, ", "), product, verdict(product >= 10)))
+}
+
+func (b *bench) codeChange(p *peer, n int, role string, r request) time.Duration {
+	at := time.Now()
+	if err := release(p.code, n); err != nil {
+		b.t.Fatal(err)
+	}
+	p.flush()
+	asked := 0
+	for !bytes.Contains(p.body(b.t, role, r), fmt.Appendf(nil, "release %d", n)) {
+		if asked++; time.Since(at) > 2*time.Minute {
+			b.t.Fatalf("%s: still no catalog with release %d", p.name, n)
 		}
 	}
-	b.row("change of the code to the first catalog that has it (web), s", fmt.Sprintf("%d changes each; the cache of Puppet Server is flushed", b.rounds), 10, false, took)
+	b.t.Logf("%s: release %d for %s after %v, %d catalogs without it", p.name, n, role, time.Since(at), asked)
+	return time.Since(at)
 }
 
 // body is one answer.
@@ -112,17 +126,32 @@ func (b *bench) firstPluginsync() {
 	b.add(fmt.Sprintf("| (files of that pluginsync) | %d | %d | | | |", files, files))
 }
 
-// collectors adds the role that collects to a copy of the code, and a resource that every node of the role member
-// exports.
+// collectors adds the roles that collect to a copy of the code, and what every node of the role member exports for them.
+// What the balancer collects are defines, as in most modules: their evaluation takes further rounds, in each of which
+// Puppet Server asks PuppetDB again.
 func collectors(t *testing.T) string {
 	t.Helper()
 	code := environments(t)
 	manifest := filepath.Join(code, "production", "manifests", "site.pp")
-	text := `# Nodes of the role member export an entry; the collector gathers the entries of all.
+	text := `# Nodes of the role member export an entry for each role that collects.
 case $facts['role'] {
-  'member':    { @@notify { "member ${trusted['certname']}": message => $facts['networking']['ip'], tag => 'farm' } }
+  'member': {
+    @@notify { "member ${trusted['certname']}": message => $facts['networking']['ip'], tag => 'farm' }
+    @@concat::fragment { "member ${trusted['certname']}":
+      target  => '/etc/haproxy/haproxy.cfg',
+      content => "  server ${trusted['certname']} ${facts['networking']['ip']}:8140 check",
+      order   => '50',
+      tag     => 'farm',
+    }
+  }
   'collector': { Notify <<| tag == 'farm' |>> }
-  default:     {}
+  'balancer': {
+    include profile::base
+    package { 'haproxy': ensure => installed }
+    concat { '/etc/haproxy/haproxy.cfg': require => Package['haproxy'] }
+    Concat::Fragment <<| tag == 'farm' |>>
+  }
+  default: {}
 }
 `
 	if err := os.WriteFile(manifest, []byte(text), 0o644); err != nil {
@@ -159,20 +188,22 @@ func (b *bench) collect() {
 		}
 	}
 
-	gather := catalog(facts(b.t, "collector"), "collector")
-	for _, p := range b.peers { // PuppetDB stores in its own time
-		troupetest.Eventually(b.t, 5*time.Minute, p.name+" collects all members", func() bool {
-			return bytes.Count(p.body(b.t, "collector", gather), []byte(`"title":"member `)) == members
-		})
-		if p.name != "troupe" && !testing.Short() {
-			p.measure(b.t, "collector", load{workers: 1, n: 60}, gather)
-		}
-	}
 	n := 12
 	if testing.Short() {
 		n = 2
 	}
-	b.alternate(fmt.Sprintf("catalog that collects from %d nodes", members), "collector", load{workers: 1, n: n}, targets{cost: 5, rate: 5}, gather)
+	for _, role := range []string{"collector", "balancer"} {
+		gather := catalog(facts(b.t, role), role)
+		for _, p := range b.peers { // PuppetDB stores in its own time
+			troupetest.Eventually(b.t, 5*time.Minute, p.name+" collects all members", func() bool {
+				return bytes.Count(p.body(b.t, role, gather), []byte(`"title":"member `)) >= members
+			})
+			if p.name != "troupe" && !testing.Short() {
+				p.measure(b.t, role, load{workers: 1, n: 60}, gather)
+			}
+		}
+		b.alternate(fmt.Sprintf("catalog of the %s, from %d nodes", role, members), role, load{workers: 1, n: n}, targets{cost: 5, rate: 5}, gather)
+	}
 }
 
 // pairOfWorkers is the shorter set with two workers on each side.

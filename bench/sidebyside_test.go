@@ -38,19 +38,28 @@ type bench struct {
 	rows   []string
 }
 
-func TestSideBySide(t *testing.T) {
+func newBench(t *testing.T) *bench {
+	t.Helper()
 	prefer(t)
 	b := &bench{t: t, rounds: 3, slice: 4 * time.Second, warm: 20 * time.Second}
 	if testing.Short() { // tries every phase out
 		b.rounds, b.slice, b.warm = 1, time.Second, time.Second
 	}
+	return b
+}
+
+func catalogsOf(t *testing.T) map[string]request {
+	t.Helper()
 	catalogs := map[string]request{}
 	for _, role := range roles {
 		catalogs[role] = catalog(facts(t, role), role)
 	}
-	code := environments(t)
+	return catalogs
+}
 
-	b.coldStarts(code, catalogs["web"])
+func TestSideBySide(t *testing.T) {
+	b, catalogs := newBench(t), catalogsOf(t)
+	b.coldStarts(environments(t), catalogs["web"])
 	b.memory("memory after start and one catalog", 4)
 	compiles := b.warmUp(catalogs)
 	b.catalogs(catalogs, 34, 34, 10)
@@ -65,16 +74,24 @@ func TestSideBySide(t *testing.T) {
 	b.alternate("report of 1 MB, c=1", "web", load{workers: 1, d: b.slice}, targets{rate: 20}, report(t, "web"))
 	b.alternate("report of 1 MB, c=4", "web", four, targets{rate: 20}, report(t, "web"))
 	b.alternate("TLS handshake and status, c=4", "web", load{workers: 4, d: b.slice, fresh: true}, targets{cost: 5}, status())
-	b.codeChanges(catalogs["web"])
+	b.codeChanges(catalogs)
 	b.memory("memory after all", 4)
 	b.finish("one worker", fmt.Sprintf("One Ruby worker against one JRuby instance (`-Xmx1g`), storeconfigs off, `environment_timeout = unlimited`; Puppet Server had %d compiles and %v of each other kind of request before it was measured.", compiles, b.warm))
+	b.stop()
+}
 
-	b.stop()
+func TestExportedResources(t *testing.T) {
+	b := newBench(t)
 	b.collect()
-	b.finish("exported resources", "Collecting the exported resources of 1,000 nodes: troupe beside Puppet Server with PuppetDB and PostgreSQL, whose CPU counts. Both were filled by 1,000 whole runs of simulated agents.")
+	b.finish("exported resources", "Collecting the exported resources of 1,000 nodes, native ones (collector) and defines (balancer): troupe beside Puppet Server with PuppetDB and PostgreSQL, whose CPU counts. Both were filled by 1,000 whole runs of simulated agents.")
 	b.stop()
-	b.pairOfWorkers(code, catalogs)
+}
+
+func TestTwoWorkers(t *testing.T) {
+	b := newBench(t)
+	b.pairOfWorkers(environments(t), catalogsOf(t))
 	b.finish("two workers", "Two Ruby workers against two JRuby instances (`-Xmx1g`), eight requests at a time.")
+	b.stop()
 }
 
 // targets are how many times better a row has to be; 0 is no target.
