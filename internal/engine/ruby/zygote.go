@@ -255,9 +255,9 @@ func (p *Pool) runZygote(ctx context.Context, z *zygote) {
 		return
 	}
 	z.boot = time.Since(z.born)
-	close(z.ready)
 	p.metrics.boots.Inc()
 	log.Info("code version ready", slog.Duration(telemetry.KeyDuration, z.boot), slog.Int("warmed", z.warmed), slog.Int("ancestors", z.line.ancestors), slog.Int64("resident_bytes", z.resident))
+	close(z.ready)
 
 	select {
 	case <-ctx.Done():
