@@ -2,8 +2,11 @@ package ruby
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -99,5 +102,27 @@ func TestCompiledFilesThatAreNotThoseOfTheLibraryAreNotUsed(t *testing.T) {
 	}
 	if r.startTemplateOnce(l) {
 		t.Error("a file that changed is not noticed")
+	}
+}
+
+func TestCodeOfAnEnvironmentCannotPlantGemsForTheTemplate(t *testing.T) {
+	r := newRig(t)
+	home := filepath.Join(r.o.Dir, "home")
+	planted := filepath.Join(home, ".gem", "planted")
+	if err := os.MkdirAll(planted, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(planted); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a gem that was planted is still there: %v", err)
+	}
+	info, err := os.Stat(home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		t.Errorf("the home folder belongs to user %d with mode %04o, want ours, and nobody else may write", owner, info.Mode().Perm())
 	}
 }

@@ -88,7 +88,7 @@ type launch struct {
 	interpreters []string // to be tried in this order
 	script       string
 	compiled     string   // the library's Ruby files in compiled form; may not be there
-	home         string   // writable by the account; holds confdir and vardir
+	home         string   // holds confdir and vardir, which the account can write
 	lifeline     *os.File // every Ruby process reads it, nobody writes; it ends when we do
 }
 
@@ -108,7 +108,10 @@ func (p *Pool) prepare() (launch, error) {
 	if err := writeWorker(filepath.Dir(l.script)); err != nil {
 		return l, err
 	}
-	for _, d := range []string{l.home, filepath.Join(l.home, "conf"), filepath.Join(l.home, "var")} {
+	if err := p.makeHome(l.home); err != nil {
+		return l, err
+	}
+	for _, d := range []string{filepath.Join(l.home, "conf"), filepath.Join(l.home, "var")} {
 		if err := p.ownFolder(d); err != nil {
 			return l, err
 		}
@@ -189,6 +192,26 @@ func writeWorker(dir string) error {
 		if err := os.Rename(path+".new", path); err != nil {
 			return fmt.Errorf("writing a Ruby file: %w", err)
 		}
+	}
+	return nil
+}
+
+// makeHome makes the account's home folder. The account cannot write it: Ruby
+// looks there for gems, and code of one environment would decide what the
+// template loads for all.
+func (p *Pool) makeHome(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { // #nosec G301 -- the account has to enter it
+		return fmt.Errorf("making the home folder for Ruby: %w", err)
+	}
+	if !p.account.change {
+		return nil
+	}
+	err := errors.Join(os.Lchown(dir, os.Geteuid(), os.Getegid()), os.Chmod(dir, 0o755)) // #nosec G302 -- see above
+	for _, gems := range []string{".gem", ".local"} {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, gems)))
+	}
+	if err != nil {
+		return fmt.Errorf("making the home folder for Ruby: %w", err)
 	}
 	return nil
 }
