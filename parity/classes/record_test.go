@@ -32,6 +32,7 @@ import (
 var (
 	recordSet = flag.String("set", "debian-12", "the facts to record with")
 	recordFor = flag.Duration("for", 4*time.Hour, "when to stop asking")
+	collect   = flag.String("collect", "", "ask a fresh server with PuppetDB for these classes only, separated by commas, and replace their answers")
 	again     = flag.String("again", "", "ask a fresh server for these classes only, separated by commas, and compare")
 )
 
@@ -45,18 +46,25 @@ authorization.rules += {
 
 // startRecorded starts the real server, with a new environment for each compile as is Puppet's default. Ruby code that
 // was loaded for one class is there for the next.
-func startRecorded(t *testing.T) *peer {
+func startRecorded(t *testing.T, database *troupetest.PuppetDB) *peer {
 	t.Helper()
-	server := troupetest.StartPuppetServer(t, troupetest.PuppetServerOptions{
+	o := troupetest.PuppetServerOptions{
 		Environments: codeWith(t, allModules(t)), Autosign: true,
 		Conf: map[string]string{"auth.conf": openToNode},
-	})
+	}
+	if database != nil {
+		o.PuppetDB = database.URL()
+	}
+	server := troupetest.StartPuppetServer(t, o)
+	if database != nil {
+		database.Start(t, server)
+	}
 	t.Cleanup(func() { server.Stop(t) })
 	return enrolled(t, server.Addr, server.Code())
 }
 
 func TestRecord(t *testing.T) {
-	if *again != "" {
+	if *again+*collect != "" {
 		return
 	}
 	done := map[string]bool{}
@@ -67,7 +75,7 @@ func TestRecord(t *testing.T) {
 		}
 	}
 
-	server, facts, end := startRecorded(t), factsOf(t, *recordSet), time.Now().Add(*recordFor)
+	server, facts, end := startRecorded(t, nil), factsOf(t, *recordSet), time.Now().Add(*recordFor)
 	var answers []answer
 	for _, class := range server.classes(t) {
 		if done[class] || time.Now().After(end) {
@@ -83,6 +91,32 @@ func TestRecord(t *testing.T) {
 	pack(t, answers, filepath.Join(recordingFolder, fmt.Sprintf("%s.%d.jsonl.zst", *recordSet, len(recordings)+1)))
 }
 
+// TestRecordCollectors replaces the answers of classes that collect exported resources: the server of the others has no
+// PuppetDB, and collects nothing.
+func TestRecordCollectors(t *testing.T) {
+	if *collect == "" {
+		return
+	}
+	server, facts := startRecorded(t, troupetest.NewPuppetDB(t)), factsOf(t, *recordSet)
+	got := map[string]answer{}
+	for class := range strings.SplitSeq(*collect, ",") {
+		a, err := server.ask(t.Context(), class, facts)
+		if err != nil {
+			t.Fatalf("%s: %v", class, err)
+		}
+		got[class] = a
+	}
+	for _, path := range recordingsOf(t, *recordSet) {
+		answers := recorded(t, path)
+		for i, a := range answers {
+			if collected, ok := got[a.Class]; ok {
+				answers[i] = collected
+			}
+		}
+		pack(t, answers, path)
+	}
+}
+
 // TestAFreshServerAnswersTheSame shows whether an answer depended on the classes that were asked for before it.
 func TestAFreshServerAnswersTheSame(t *testing.T) {
 	if *again == "" {
@@ -94,7 +128,7 @@ func TestAFreshServerAnswersTheSame(t *testing.T) {
 			want[a.Class] = a
 		}
 	}
-	server, facts := startRecorded(t), factsOf(t, *recordSet)
+	server, facts := startRecorded(t, nil), factsOf(t, *recordSet)
 	for class := range strings.SplitSeq(*again, ",") {
 		got, err := server.ask(t.Context(), class, facts)
 		if err != nil {
