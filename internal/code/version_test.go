@@ -390,13 +390,22 @@ func TestADeployIsWaitedFor(t *testing.T) {
 
 func TestADeployThatIsSaidToHaveEndedIsNotWaitedFor(t *testing.T) {
 	s := newSite(t, map[string]string{"environments/production/manifests/site.pp": "one"})
-	before := s.current(t)
-	must(t, os.WriteFile(s.path("environments/production/manifests/site.pp"), []byte("two"), 0o644))
-	s.repo.Deployed("production")
-	if v := s.current(t); v.ID == before.ID {
-		t.Error("the version is that before the deploy")
+	before, fastest := s.current(t), time.Hour
+	for i := range 20 { // the machine may be slow once, but who waits is never faster than quiet
+		began := time.Now()
+		must(t, os.WriteFile(s.path("environments/production/manifests/site.pp"), fmt.Appendf(nil, "change %d", i), 0o644))
+		s.repo.Deployed("production")
+		v := s.current(t)
+		fastest = min(fastest, time.Since(began))
+		if v.ID == before.ID {
+			t.Fatal("the version is that before the deploy")
+		}
+		before = v
 	}
-	if e := s.repo.environment("production"); e.isSettled() {
+	if fastest >= quiet {
+		t.Errorf("the fastest of 20 took %v, as if the deploy still went on", fastest)
+	}
+	if s.repo.environment("production").isSettled() {
 		t.Error("the next deploy would not be waited for either")
 	}
 }
