@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"troupe/internal/authz"
+	"troupe/internal/engine"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 	"troupe/internal/store"
@@ -58,7 +59,7 @@ func (a *API) inputsOf(ctx context.Context, name puppet.Certname) (*Inputs, erro
 		Facts: facts.Values, FactsTimestamp: facts.Timestamp,
 		Environment: string(cmp.Or(node.Environment, facts.Environment)),
 		Classes:     node.Classes, Parameters: node.Parameters, Stale: node.Stale,
-		ServerFacts: a.serverFacts(),
+		ServerFacts: engine.ServerFacts(cmp.Or(a.m.HostName, a.m.Name), a.m.ServerIP, a.m.ServerIP6),
 	}
 	for _, path := range a.m.Code.SearchPaths() {
 		in.EnvironmentPath = append(in.EnvironmentPath, strings.TrimPrefix(path, "file://"))
@@ -68,19 +69,6 @@ func (a *API) inputsOf(ctx context.Context, name puppet.Certname) (*Inputs, erro
 	}
 	in.External, err = a.m.Classifier.External(ctx, name)
 	return in, err
-}
-
-// serverFacts are what an agent's compile gets; Puppet itself adds serverversion
-// and environment.
-func (a *API) serverFacts() map[string]string {
-	facts := map[string]string{"servername": cmp.Or(a.m.HostName, a.m.Name)}
-	if a.m.ServerIP != "" {
-		facts["serverip"] = a.m.ServerIP
-	}
-	if a.m.ServerIP6 != "" {
-		facts["serverip6"] = a.m.ServerIP6
-	}
-	return facts
 }
 
 // extensionsOf reads the node's certificate; a node without one has none.

@@ -187,17 +187,8 @@ func classifyFault(name puppet.Certname, err error) error {
 	}
 }
 
-// serverFacts are $server_facts but serverversion and environment, which the
-// engine knows.
 func (a *API) serverFacts() map[string]string {
-	facts := map[string]string{"servername": cmp.Or(a.o.HostName, a.o.ServerName)}
-	if a.o.ServerIP != "" {
-		facts["serverip"] = a.o.ServerIP
-	}
-	if a.o.ServerIP6 != "" {
-		facts["serverip6"] = a.o.ServerIP6
-	}
-	return facts
+	return engine.ServerFacts(cmp.Or(a.o.HostName, a.o.ServerName), a.o.ServerIP, a.o.ServerIP6)
 }
 
 // emptyCatalog tells an agent that it belongs to another environment.

@@ -43,6 +43,19 @@ type Request struct {
 	LogLevel        string   // of the messages in Result.Logs; "" means the log_level setting
 }
 
+// ServerFacts are $server_facts but serverversion and environment, which Puppet
+// adds itself. A server without one of the addresses gives "".
+func ServerFacts(name, ip, ip6 string) map[string]string {
+	facts := map[string]string{"servername": name}
+	if ip != "" {
+		facts["serverip"] = ip
+	}
+	if ip6 != "" {
+		facts["serverip6"] = ip6
+	}
+	return facts
+}
+
 // A Result is a catalog and what was learned on the way to it.
 type Result struct {
 	Catalog       []byte            // as Puppet renders it; paths are those of the operator's folders
