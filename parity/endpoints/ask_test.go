@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -112,14 +113,13 @@ func (c *client) ask(q Request) Answer {
 }
 
 // brokenBy names what a client sees when a server hangs up. A server that refuses a certificate in TLS 1.3 may close before
-// the client has read why; both count as refused.
+// the client has read why, while it is still writing, or before it writes: Go has a dozen texts for these, and all count as
+// refused.
 func brokenBy(err error) string {
-	for _, sign := range []string{"remote error: tls", "connection reset", "broken pipe", "EOF"} {
-		if strings.Contains(err.Error(), sign) {
-			return "refused in the handshake"
-		}
+	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Sprint("no answer: ", err)
 	}
-	return fmt.Sprint("no answer: ", err)
+	return "refused in the handshake"
 }
 
 var (
