@@ -29,12 +29,14 @@ const layers = `
 	internal/classifier
 	internal/code internal/ca
 	internal/store
+	internal/cluster internal/carrier
 	internal/journal
+	internal/vault
 	internal/authz internal/account internal/jetty
 	internal/config
 	internal/hocon
 	internal/puppet
-	internal/telemetry internal/sqlite
+	internal/telemetry internal/sqlite internal/atomicfile
 	internal/fault
 `
 

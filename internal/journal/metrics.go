@@ -10,9 +10,10 @@ import (
 // This file counts what the journal writes.
 
 type metrics struct {
-	records *prometheus.CounterVec
-	bytes   *prometheus.CounterVec
-	commits *prometheus.HistogramVec
+	records  *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
+	imported prometheus.Counter
+	commits  *prometheus.HistogramVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -24,6 +25,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		bytes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "troupe_journal_bytes_total", Help: "Bytes of record bodies appended by this member, as stored.",
 		}, []string{"stream"}),
+		imported: f.NewCounter(prometheus.CounterOpts{
+			Name: "troupe_journal_imported_records_total", Help: "Records of other members that were taken.",
+		}),
 		commits: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "troupe_journal_commit_seconds", Help: "Time to make one group of appends durable.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),

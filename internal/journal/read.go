@@ -84,10 +84,11 @@ type chainRow struct {
 	base, last uint64
 	baseHash   [32]byte
 	lastHash   [32]byte
+	lastTime   Time
 }
 
 func (j *Journal) chains(ctx context.Context) ([]chainRow, error) {
-	rows, err := j.read.QueryContext(ctx, `SELECT id, origin, stream, base, base_hash, last, last_hash FROM chain ORDER BY origin, stream`)
+	rows, err := j.read.QueryContext(ctx, `SELECT id, origin, stream, base, base_hash, last, last_hash, last_time FROM chain ORDER BY origin, stream`)
 	if err != nil {
 		return nil, fmt.Errorf("read chains of journal: %w", err)
 	}
@@ -96,7 +97,7 @@ func (j *Journal) chains(ctx context.Context) ([]chainRow, error) {
 	for rows.Next() {
 		var c chainRow
 		var base, last []byte
-		if err := rows.Scan(&c.id, &c.origin, &c.stream, &c.base, &base, &c.last, &last); err != nil {
+		if err := rows.Scan(&c.id, &c.origin, &c.stream, &c.base, &base, &c.last, &last, &c.lastTime); err != nil {
 			return nil, fmt.Errorf("read chains of journal: %w", err)
 		}
 		copy(c.baseHash[:], base)
@@ -118,9 +119,14 @@ type row struct {
 // rows returns stored records after a number. On an error it returns those that
 // it has read before it.
 func (j *Journal) rows(ctx context.Context, o Origin, s Stream, after uint64, limit int) ([]row, error) {
+	return j.query(ctx, "", o, s, after, limit)
+}
+
+// query is rows for those that fulfil a further condition; a limit of -1 is none.
+func (j *Journal) query(ctx context.Context, condition string, o Origin, s Stream, after uint64, limit int, args ...any) ([]row, error) {
 	rows, err := j.read.QueryContext(ctx, `SELECT number, time, kind, r.key, length, sum, hash, form, body
 		FROM record r JOIN chain c ON c.id = r.chain
-		WHERE c.origin = ? AND c.stream = ? AND r.number > ? ORDER BY r.number LIMIT ?`, o, s, after, limit)
+		WHERE c.origin = ? AND c.stream = ? AND r.number > ?`+condition+` ORDER BY r.number LIMIT ?`, append(append([]any{o, s, after}, args...), limit)...)
 	if err != nil {
 		return nil, err
 	}
@@ -152,4 +158,29 @@ func (j *Journal) unreadable(ctx context.Context, o Origin, s Stream, after uint
 	}
 	j.logDamage(ctx, d)
 	return d
+}
+
+// Select returns the records of a chain after a number whose kind begins with prefix, and the number up to which it has looked.
+// It is for the few records of a kind among many; damaged ones are an error.
+func (j *Journal) Select(ctx context.Context, o Origin, s Stream, prefix string, after uint64) (found []Record, end uint64, err error) {
+	if end, err = j.Last(ctx, o, s); err != nil || end <= after {
+		return nil, max(after, end), err
+	}
+	rows, err := j.query(ctx, ` AND r.number <= ? AND kind >= ? AND kind < ?`, o, s, after, -1, end, prefix, prefix+"\uffff")
+	if err != nil {
+		return nil, after, fmt.Errorf("read journal: %w", err)
+	}
+	size := 0
+	for i := range rows {
+		if size += rows[i].stored.length; size >= maxReadSize {
+			end = rows[i].Number // the answer is full: more may follow
+		}
+		if rows[i].Body, err = j.pack.unpack(rows[i].stored); err != nil {
+			d := &DamageError{Origin: o, Stream: s, Number: rows[i].Number, What: DamagedBody, Detail: err.Error()}
+			j.logDamage(ctx, d)
+			return nil, after, d
+		}
+		found = append(found, rows[i].Record)
+	}
+	return found, end, nil
 }

@@ -10,6 +10,9 @@ import (
 
 // This file defines the canonical form of a record, over which members agree.
 
+// Format is the newest form of records that this program writes and reads. Members must know each other's.
+const Format = headerVersion
+
 // headerVersion is the first byte of every header. A change of the layout is a
 // new version; records keep the one with which they were written.
 const headerVersion = 1

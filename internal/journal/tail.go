@@ -40,6 +40,13 @@ func (t *tail) add(r Record) {
 	t.recs = slices.Delete(t.recs, 0, drop) // and lets the bodies go
 }
 
+// reset forgets everything: the chain did not grow by add.
+func (t *tail) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.recs, t.size = nil, 0
+}
+
 // forget drops the records up to a number, which were pruned.
 func (t *tail) forget(number uint64) {
 	t.mu.Lock()
