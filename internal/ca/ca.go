@@ -20,11 +20,11 @@ package ca
 import (
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,19 +32,24 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
+	"troupe/internal/vault"
 )
 
 // Options tunes an Authority. The zero value suits a new installation whose
 // oldest agents are Puppet 5.5.
 type Options struct {
-	Name       string           // common name of a new issuer; "" means "Puppet CA: " and the host name
-	KeyType    KeyType          // of new authorities; "" means RSA3072
-	Hierarchy  Hierarchy        // of new authorities; "" means CrossSigned
-	CALifetime time.Duration    // of new authorities; 0 means 20 years
-	Policy     Policy           // who is signed, and for how long; replaced by SetPolicy
-	SealKey    string           // file with the key that seals the issuer's key; "" means the systemd credential troupe-seal, else seal.key in the folder
-	Now        func() time.Time // nil means time.Now
-	Log        *slog.Logger     // nil discards
+	Name       string        // common name of a new issuer; "" means "Puppet CA: " and the host name
+	KeyType    KeyType       // of new authorities; "" means RSA3072
+	Hierarchy  Hierarchy     // of new authorities; "" means CrossSigned
+	CALifetime time.Duration // of new authorities; 0 means 20 years
+	Policy     Policy        // who is signed, and for how long; replaced by SetPolicy
+	SealKey    string        // file with the key that seals the issuer's key; "" means the systemd credential troupe-seal, else seal.key in the folder
+	// Copied returns nil when another member has the record of that number, too. What it does not have in time counts all the
+	// same: this member says so in its log. nil means that there is no other member.
+	Copied func(ctx context.Context, number uint64) error
+
+	Now func() time.Time // nil means time.Now
+	Log *slog.Logger     // nil discards
 }
 
 const (
@@ -55,16 +60,17 @@ const (
 // An Authority is an open certificate authority. Its methods may be called
 // concurrently.
 type Authority struct {
-	dir    string
-	j      *journal.Journal
-	o      Options
-	now    func() time.Time
-	log    *slog.Logger
-	policy atomic.Pointer[Policy]
-	vault  *vault
-	db     *projection
-	names  *nameLocks
-	hands  chan struct{} // one token for each policy executable that may run
+	dir      string
+	j        *journal.Journal
+	o        Options
+	now      func() time.Time
+	log      *slog.Logger
+	policy   atomic.Pointer[Policy]
+	vault    *vault.Vault
+	db       *projection
+	names    *nameLocks
+	suspects suspects
+	hands    chan struct{} // one token for each policy executable that may run
 
 	issuer  atomic.Pointer[issuer]
 	revoked revokedSet
@@ -90,9 +96,6 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*Auth
 
 // open brings the projection up to date; there may be no issuer yet.
 func open(ctx context.Context, dir string, j *journal.Journal, o Options) (*Authority, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "keys"), 0o700); err != nil {
-		return nil, fmt.Errorf("create folder of the certificate authority: %w", err)
-	}
 	a := &Authority{
 		dir: dir, j: j, o: o, now: o.Now,
 		log:   telemetry.Discard(o.Log).With(telemetry.KeySystem, "ca"),
@@ -105,7 +108,7 @@ func open(ctx context.Context, dir string, j *journal.Journal, o Options) (*Auth
 	if err := a.SetPolicy(o.Policy); err != nil {
 		return nil, err
 	}
-	v, err := openVault(dir, o.SealKey)
+	v, err := vault.Open(dir, o.SealKey)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +131,7 @@ func (a *Authority) begin(ctx context.Context) error {
 	if err != nil || known {
 		return err
 	}
-	if err := a.vault.refuseOrphans(); err != nil {
+	if err := a.refuseOrphans(); err != nil {
 		return err
 	}
 	if err := a.refuseHalfImport(ctx); err != nil {
@@ -153,11 +156,19 @@ func (a *Authority) refuseHalfImport(ctx context.Context) error {
 	return nil
 }
 
-// Exists reports whether dir holds the key of a certificate authority.
-func Exists(dir string) bool {
-	sealed, err := (&vault{dir: filepath.Join(dir, "keys")}).sealed()
-	return err == nil && len(sealed) > 0
+// refuseOrphans keeps a lost journal from ending in a second certificate
+// authority beside the first.
+func (a *Authority) refuseOrphans() error {
+	sealed, err := a.vault.Sealed()
+	if err != nil || len(sealed) == 0 {
+		return err
+	}
+	return fault.New(fault.Conflict, "%s holds the key of a certificate authority that the journal does not know: "+
+		"restore the journal from a backup, or move this file away to begin with a new authority", sealed[0])
 }
+
+// Exists reports whether dir holds the key of a certificate authority.
+func Exists(dir string) bool { return vault.Exists(dir) }
 
 // Close closes the projection. The journal stays open.
 func (a *Authority) Close() error {
@@ -190,6 +201,9 @@ func (a *Authority) Run(ctx context.Context) error {
 		if err := a.refresh(ctx); err != nil && ctx.Err() == nil {
 			a.log.ErrorContext(ctx, "follow the journal", telemetry.KeyErr, err)
 		}
+		if err := a.settleConflicts(ctx); err != nil && ctx.Err() == nil {
+			a.log.ErrorContext(ctx, "look for names that two members have signed", telemetry.KeyErr, err)
+		}
 		if err := a.refreshCRLs(ctx); err != nil && ctx.Err() == nil {
 			a.log.ErrorContext(ctx, "renew revocation lists", telemetry.KeyErr, err)
 		}
@@ -218,6 +232,7 @@ func (a *Authority) learn(ctx context.Context, l learned) error {
 	if err := a.revoked.add(l.revoked); err != nil {
 		return err
 	}
+	a.suspects.add(l.elsewhere)
 	if l.lists {
 		a.generation++
 		a.crl.Store(nil)
@@ -232,11 +247,71 @@ func (a *Authority) learn(ctx context.Context, l learned) error {
 // append writes records and folds them. When it returns they are durable and
 // every method of this Authority sees them.
 func (a *Authority) append(ctx context.Context, drafts ...journal.Draft) error {
-	if _, err := a.j.Append(ctx, drafts...); err != nil {
+	records, err := a.j.Append(ctx, drafts...)
+	if err != nil {
 		return err
 	}
 	// What is durable must be seen, even if the client has gone meanwhile.
-	return a.db.follow(context.WithoutCancel(ctx), []journal.Origin{a.j.Origin()}, a.learn)
+	if err := a.db.follow(context.WithoutCancel(ctx), []journal.Origin{a.j.Origin()}, a.learn); err != nil {
+		return err
+	}
+	a.awaitCopy(ctx, records[len(records)-1])
+	return nil
+}
+
+// copyWait is how long an answer waits for a second copy of its record.
+const copyWait = 2 * time.Second
+
+// awaitCopy returns when another member has the record, too, or says that none has. A member that is cut off goes on alone: who
+// asks for a certificate or revokes one must not wait for the other site.
+func (a *Authority) awaitCopy(ctx context.Context, r journal.Record) {
+	if a.o.Copied == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyWait)
+	defer cancel()
+	if err := a.o.Copied(ctx, r.Number); err != nil {
+		a.log.WarnContext(ctx, "no other member has this record yet: if this machine is lost before one has, so is the record",
+			"kind", r.Kind, "key", r.Key, "number", r.Number, telemetry.KeyErr, err)
+	}
+}
+
+// Keys returns the keys of the authority that this member holds, PEM by key id in hex, for a new member that is to sign, too.
+func (a *Authority) Keys() (map[string][]byte, error) {
+	keys := map[string][]byte{}
+	for _, cert := range a.issuer.Load().bundle {
+		plain, err := a.vault.Open(cert.SubjectKeyId)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys[hex.EncodeToString(cert.SubjectKeyId)] = plain
+	}
+	return keys, nil
+}
+
+// TakeKeys seals keys that another member gave, below the folder of an authority that is not open. They count when the journal
+// tells what they are for.
+func TakeKeys(dir, sealKey string, keys map[string][]byte) error {
+	v, err := vault.Open(dir, sealKey)
+	if err != nil {
+		return err
+	}
+	for id, plain := range keys {
+		raw, err := hex.DecodeString(id)
+		if err != nil {
+			return fmt.Errorf("id of a key: %w", err)
+		}
+		if _, err := parseKey(plain); err != nil {
+			return err
+		}
+		if err := v.Stage(raw, plain); err != nil {
+			return fmt.Errorf("seal key: %w", err)
+		}
+	}
+	return nil
 }
 
 // Bundle returns the certificates that agents must trust, as PEM. The bytes stay

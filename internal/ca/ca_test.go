@@ -407,11 +407,11 @@ func TestUnknownKindsOfAuthoritiesAreRefused(t *testing.T) {
 
 func TestTheKeyIsSealed(t *testing.T) {
 	b := newBench(t, testOptions())
-	sealed, err := b.vault.sealed()
+	sealed, err := b.vault.Sealed()
 	if err != nil || len(sealed) != 2 {
 		t.Fatalf("sealed keys: %v, %v; want those of root and issuer", sealed, err)
 	}
-	for _, path := range append(sealed, filepath.Join(b.dir, sealKeyName)) {
+	for _, path := range append(sealed, filepath.Join(b.dir, "seal.key")) {
 		info, err := os.Stat(path)
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: mode %v, %v; want 0600", path, info.Mode(), err)
@@ -420,13 +420,13 @@ func TestTheKeyIsSealed(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(b.dir, sealKeyName), []byte("00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(b.dir, "seal.key"), []byte("00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), b.dir, b.j, testOptions()); err == nil {
 		t.Error("Open with another sealing key succeeded")
 	}
-	if err := os.Remove(filepath.Join(b.dir, sealKeyName)); err != nil {
+	if err := os.Remove(filepath.Join(b.dir, "seal.key")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), b.dir, b.j, testOptions()); err == nil {
@@ -436,10 +436,10 @@ func TestTheKeyIsSealed(t *testing.T) {
 
 func TestTheSealingKeyMayComeFromSystemd(t *testing.T) {
 	credentials := t.TempDir()
-	writeText(t, filepath.Join(credentials, sealCredential), 0o400, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n")
+	writeText(t, filepath.Join(credentials, "troupe-seal"), 0o400, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n")
 	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
 	b := newBench(t, testOptions())
-	if _, err := os.Stat(filepath.Join(b.dir, sealKeyName)); err == nil {
+	if _, err := os.Stat(filepath.Join(b.dir, "seal.key")); err == nil {
 		t.Error("a sealing key was made beside systemd's")
 	}
 	b.reopen(t, testOptions())
@@ -451,7 +451,7 @@ func TestARootIsNotTrustedForClients(t *testing.T) {
 	o.Hierarchy = Intermediate
 	b := newBench(t, o)
 	root := b.issuer.Load().ancestors()[0]
-	key, err := b.vault.open(root.SubjectKeyId)
+	key, err := b.key(root.SubjectKeyId)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -429,7 +429,7 @@ func (a *Authority) refreshAncestor(ctx context.Context, list *x509.RevocationLi
 	if left > year {
 		return nil
 	}
-	key, err := a.vault.open(list.AuthorityKeyId)
+	key, err := a.key(list.AuthorityKeyId)
 	if errors.Is(err, fs.ErrNotExist) {
 		if left < renewAfter {
 			a.log.WarnContext(ctx, "revocation list of a certificate above the issuer ends soon", "issuer", list.Issuer.CommonName,

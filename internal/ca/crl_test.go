@@ -134,7 +134,7 @@ func TestUploadedListsReplaceOlderOnesOfAncestors(t *testing.T) {
 	b := newBench(t, o)
 	lists := parsePublished(t, b.CRLs())
 	own, root := lists[0], lists[1]
-	rootKey, err := b.vault.open(root.AuthorityKeyId)
+	rootKey, err := b.key(root.AuthorityKeyId)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"troupe/internal/atomicfile"
 	"troupe/internal/fault"
 )
 
@@ -65,7 +66,7 @@ type export struct {
 }
 
 func (e *export) write(name string, data []byte, mode os.FileMode) error {
-	return writeFile(filepath.Join(e.folder, name), data, mode)
+	return atomicfile.Write(filepath.Join(e.folder, name), data, mode)
 }
 
 func (e *export) folders(context.Context) error {
@@ -166,7 +167,7 @@ func (e *export) each(ctx context.Context, query, dir string, encode func([]byte
 			return err
 		}
 	}
-	return errors.Join(rows.Err(), syncFolder(filepath.Join(e.folder, dir)))
+	return errors.Join(rows.Err(), atomicfile.SyncFolder(filepath.Join(e.folder, dir)))
 }
 
 // inventory writes the inventory and the serial counter. The real server counts

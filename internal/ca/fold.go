@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"troupe/internal/journal"
+	"troupe/internal/puppet"
 )
 
 // This file folds records into tables. Folding the same records in any order, any
@@ -24,11 +25,14 @@ type learned struct {
 	setup   bool         // another issuer may be in force
 	lists   bool         // a revocation list is no longer what it was
 	revoked []revocation // serials that are revoked
+
+	elsewhere []puppet.Certname // names for which other members have signed
 }
 
 type fold struct {
 	tx      *sql.Tx
 	log     *slog.Logger
+	self    journal.Origin
 	learned learned
 	names   []string // whose current certificate or request may have changed
 	latest  journal.Time
@@ -118,6 +122,9 @@ func (f *fold) issued(ctx context.Context, r journal.Record, i issuedRecord) err
 		prefix, suffix = certificateStatus(i.Certname, cert).render()
 	}
 	f.names = append(f.names, i.Certname)
+	if r.Origin != f.self {
+		f.learned.elsewhere = append(f.learned.elsewhere, puppet.Certname(i.Certname))
+	}
 
 	// A certificate beats a line of an inventory; of two records the earlier one stays.
 	err := f.exec(ctx, `INSERT INTO cert (serial, name, time, origin, not_before, not_after, der, prefix, suffix, cleaned, revoked, current)

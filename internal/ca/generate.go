@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"troupe/internal/atomicfile"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
@@ -159,7 +160,7 @@ func (a *Authority) newServerCertificate(ctx context.Context, path string, g Gen
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	if err := writeFile(path, text, 0o600); err != nil {
+	if err := atomicfile.Write(path, text, 0o600); err != nil {
 		return nil, err
 	}
 	cert, err := tls.X509KeyPair(text, text)

@@ -116,7 +116,7 @@ func openEmpty(ctx context.Context, dir string, j *journal.Journal, o Options) (
 			"To replace it, begin with an empty data folder.", dir, a.issuer.Load().cert.Subject.CommonName)
 	}
 	if err == nil {
-		err = a.vault.refuseOrphans()
+		err = a.refuseOrphans()
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.Close())

@@ -118,10 +118,10 @@ func (a *Authority) loadIssuer(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read setup of the certificate authority: %w", err)
 	}
-	if err := a.vault.settleAll(i); err != nil {
+	if err := a.settleAll(i); err != nil {
 		return false, err
 	}
-	i.key, err = a.vault.open(i.cert.SubjectKeyId)
+	i.key, err = a.key(i.cert.SubjectKeyId)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
@@ -167,12 +167,12 @@ func newIssuer(s setupRecord, at journal.Time) (*issuer, error) {
 }
 
 // settleAll finishes what a crash between the journal's record and the keys left.
-func (v *vault) settleAll(i *issuer) error {
+func (a *Authority) settleAll(i *issuer) error {
 	for _, c := range i.bundle {
 		if len(c.SubjectKeyId) == 0 {
 			continue
 		}
-		if err := v.settle(c.SubjectKeyId); err != nil {
+		if err := a.vault.Settle(c.SubjectKeyId); err != nil {
 			return fmt.Errorf("take key into use: %w", err)
 		}
 	}
@@ -232,7 +232,11 @@ func (a *Authority) adopt(ctx context.Context, f foundation) error {
 		if err != nil {
 			return err
 		}
-		if err := a.vault.stage(raw, key); err != nil {
+		plain, err := encodeKey(key)
+		if err != nil {
+			return err
+		}
+		if err := a.vault.Stage(raw, plain); err != nil {
 			return fmt.Errorf("seal key: %w", err)
 		}
 	}

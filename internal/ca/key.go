@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1" //nolint:gosec // RFC 5280 names keys by it; nothing is protected by it
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -118,6 +119,21 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		return nil, fmt.Errorf("key is %T: only RSA and EC keys can sign for Puppet agents", key)
 	}
 	return nil, errors.New("no private key in PEM form found")
+}
+
+// key unseals a key by its subject key identifier. The error is fs.ErrNotExist when this member does not hold it.
+func (a *Authority) key(id []byte) (crypto.Signer, error) {
+	plain, err := a.vault.Open(id)
+	if err != nil {
+		return nil, err
+	}
+	return parseKey(plain)
+}
+
+// sum names content.
+func sum(b []byte) []byte {
+	s := sha256.Sum256(b)
+	return s[:]
 }
 
 // keyID is the SHA-1 of the public key's bits (RFC 5280, 4.2.1.2, method 1), as

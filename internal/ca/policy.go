@@ -24,6 +24,7 @@ type Policy struct {
 	AllowSubjectAltNames         bool // ca.conf allow-subject-alt-names
 	AllowAuthorizationExtensions bool // ca.conf allow-authorization-extensions
 	AllowAutoRenewal             bool // ca.conf allow-auto-renewal
+	RevokeLater                  bool // of two certificates that members have signed for one name and different keys, the later is revoked
 
 	TTL            time.Duration // of certificates; 0 means 5 years
 	AutoRenewalTTL time.Duration // of certificates of agents that renew by themselves; 0 means 90 days

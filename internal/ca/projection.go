@@ -237,7 +237,7 @@ func (p *projection) followOne(ctx context.Context, origin journal.Origin, learn
 		return false, err
 	}
 
-	f := &fold{tx: tx, log: p.log}
+	f := &fold{tx: tx, log: p.log, self: p.j.Origin()}
 	for _, r := range records {
 		if err := f.apply(ctx, r); err != nil {
 			return false, fmt.Errorf("record %d (%s of %s): %w", r.Number, r.Kind, r.Key, err)

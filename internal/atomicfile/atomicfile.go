@@ -1,16 +1,15 @@
-package ca
+// Package atomicfile writes files so that a crash leaves the old one or the new one, never half of one.
+package atomicfile
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 )
 
-// This file writes files so that a crash leaves the old one or the new one, never half of one.
-
-func writeFile(path string, data []byte, mode os.FileMode) error {
+// Write replaces the file at path. When it returns, the new content and its name are on the disk.
+func Write(path string, data []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
@@ -21,7 +20,7 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncFolder(filepath.Dir(path))
+	return SyncFolder(filepath.Dir(path))
 }
 
 func fill(f *os.File, data []byte, mode os.FileMode) error {
@@ -35,16 +34,11 @@ func fill(f *os.File, data []byte, mode os.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
-func syncFolder(dir string) error {
+// SyncFolder makes the names in a folder durable.
+func SyncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// sum names content.
-func sum(b []byte) []byte {
-	s := sha256.Sum256(b)
-	return s[:]
 }

@@ -1,7 +1,10 @@
-package ca
+// Package vault keeps private keys sealed on the disk: AES-256-GCM under a key of this member, which lies in a file of its own
+// or comes from systemd, so that a copy of the data folder alone signs nothing.
+//
+// A key is staged first and counts after [Vault.Settle]; between the two stands the journal's record of what it is for.
+package vault
 
 import (
-	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -14,12 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"troupe/internal/fault"
+	"troupe/internal/atomicfile"
 )
-
-// This file keeps private keys of certificate authorities sealed on the disk:
-// AES-256-GCM under a key of this member, which lies in a file of its own or
-// comes from systemd, so that a copy of the data folder alone signs nothing.
 
 const (
 	sealKeyName    = "seal.key"
@@ -29,15 +28,21 @@ const (
 	stagedSuffix   = ".new" // sealed, but not yet in the journal
 )
 
-// A vault seals keys in a folder. Keys are named by their subject key identifier in hex.
-type vault struct {
+// A Vault seals keys in a folder. Keys are named by an id, such as their subject key identifier, which is hexadecimal in the
+// names of files.
+type Vault struct {
 	dir     string
 	aead    cipher.AEAD
 	sealKey string // where the sealing key lies, for messages
 }
 
-func openVault(dir, sealKey string) (*vault, error) {
-	v := &vault{dir: filepath.Join(dir, "keys"), sealKey: sealKey}
+// Open opens the vault below dir, and makes it and its sealing key when there is none. sealKey is the file with the sealing
+// key; "" means the systemd credential troupe-seal, else seal.key in dir.
+func Open(dir, sealKey string) (*Vault, error) {
+	v := &Vault{dir: filepath.Join(dir, "keys"), sealKey: sealKey}
+	if err := os.MkdirAll(v.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create folder of sealed keys: %w", err)
+	}
 	if v.sealKey == "" {
 		v.sealKey = defaultSealKey(dir)
 	}
@@ -46,7 +51,7 @@ func openVault(dir, sealKey string) (*vault, error) {
 		key, err = v.createSealKey()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("key that seals the certificate authority: %w", err)
+		return nil, fmt.Errorf("key that seals other keys: %w", err)
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -80,8 +85,8 @@ func readSealKey(path string) ([]byte, error) {
 
 // createSealKey makes the member's own key, unless sealed keys exist that a new
 // one could never open.
-func (v *vault) createSealKey() ([]byte, error) {
-	sealed, err := v.sealed()
+func (v *Vault) createSealKey() ([]byte, error) {
+	sealed, err := v.Sealed()
 	if err != nil {
 		return nil, err
 	}
@@ -92,35 +97,26 @@ func (v *vault) createSealKey() ([]byte, error) {
 	if _, err := rand.Read(key); err != nil {
 		return nil, err
 	}
-	return key, writeFile(v.sealKey, []byte(hex.EncodeToString(key)+"\n"), 0o600)
+	return key, atomicfile.Write(v.sealKey, []byte(hex.EncodeToString(key)+"\n"), 0o600)
 }
 
-func (v *vault) sealed() ([]string, error) {
+// Sealed returns the files of the keys that count.
+func (v *Vault) Sealed() ([]string, error) {
 	return filepath.Glob(filepath.Join(v.dir, "*"+sealedSuffix))
 }
 
-// refuseOrphans keeps a lost journal from ending in a second certificate
-// authority beside the first.
-func (v *vault) refuseOrphans() error {
-	sealed, err := v.sealed()
-	if err != nil || len(sealed) == 0 {
-		return err
-	}
-	return fault.New(fault.Conflict, "%s holds the key of a certificate authority that the journal does not know: "+
-		"restore the journal from a backup, or move this file away to begin with a new authority", sealed[0])
+// Exists reports whether a vault below dir holds any key. It opens nothing.
+func Exists(dir string) bool {
+	sealed, err := (&Vault{dir: filepath.Join(dir, "keys")}).Sealed()
+	return err == nil && len(sealed) > 0
 }
 
-func (v *vault) path(id []byte, suffix string) string {
+func (v *Vault) path(id []byte, suffix string) string {
 	return filepath.Join(v.dir, hex.EncodeToString(id)+suffix)
 }
 
-// stage writes a sealed key that counts only after settle. Between the two stands
-// the journal's record of the authority.
-func (v *vault) stage(id []byte, key crypto.Signer) error {
-	plain, err := encodeKey(key)
-	if err != nil {
-		return err
-	}
+// Stage writes a sealed key that counts only after Settle.
+func (v *Vault) Stage(id, plain []byte) error {
 	nonce := make([]byte, v.aead.NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
 		return err
@@ -130,11 +126,11 @@ func (v *vault) stage(id []byte, key crypto.Signer) error {
 		Headers: map[string]string{"Cipher": "AES-256-GCM", "Key-Id": hex.EncodeToString(id)},
 		Bytes:   v.aead.Seal(nonce, nonce, plain, id),
 	})
-	return writeFile(v.path(id, stagedSuffix), text, 0o600)
+	return atomicfile.Write(v.path(id, stagedSuffix), text, 0o600)
 }
 
-// settle makes a staged key the one in use. It may be repeated.
-func (v *vault) settle(id []byte) error {
+// Settle makes a staged key the one in use. It may be repeated.
+func (v *Vault) Settle(id []byte) error {
 	err := os.Rename(v.path(id, stagedSuffix), v.path(id, sealedSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -142,11 +138,11 @@ func (v *vault) settle(id []byte) error {
 	if err != nil {
 		return err
 	}
-	return syncFolder(v.dir)
+	return atomicfile.SyncFolder(v.dir)
 }
 
-// open unseals a key. The error is fs.ErrNotExist when this member does not hold it.
-func (v *vault) open(id []byte) (crypto.Signer, error) {
+// Open unseals a key. The error is fs.ErrNotExist when this member does not hold it.
+func (v *Vault) Open(id []byte) ([]byte, error) {
 	path := v.path(id, sealedSuffix)
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -161,5 +157,5 @@ func (v *vault) open(id []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be opened with %s: it was sealed with another key, or one of the two is damaged", path, v.sealKey)
 	}
-	return parseKey(plain)
+	return plain, nil
 }
