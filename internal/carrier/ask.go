@@ -1,0 +1,201 @@
+package carrier
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"troupe/internal/fault"
+	"troupe/internal/journal"
+)
+
+// This file asks another member what it has, and fetches it.
+
+// An Asker sends requests to one member.
+type Asker struct {
+	HTTP *http.Client // its connections go to that member only
+	URL  string       // https://host:port
+}
+
+const (
+	waitMost   = 20 * time.Second // a member answers then, although nothing is new
+	answerMost = 30 * time.Second // of a whole request, beyond the waiting
+	fetchMost  = 5 * time.Minute  // of one group of records
+	fetchStep  = 1000             // records of one group
+	maxHeads   = 8 << 20          // bytes of an answer about heads
+)
+
+// asking is what a member has, and how long the answer may wait for something new.
+type asking struct {
+	Heads []journal.Head `json:"heads"`
+	Wait  time.Duration  `json:"wait"`
+}
+
+// having is the answer.
+type having struct {
+	Heads []journal.Head `json:"heads"`
+}
+
+// exchange asks a member once, which answers when it has something new or after wait, and fetches what it has and we have not.
+func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Duration) error {
+	own, err := c.j.Heads(ctx)
+	if err != nil {
+		return err
+	}
+	theirs, err := ask.heads(ctx, asking{Heads: own, Wait: wait})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.state(p.Origin).heard = time.Now()
+	c.mu.Unlock()
+	for _, h := range missing(own, theirs) {
+		name := chain{h.Origin, h.Stream}
+		if !c.fetching.try(name) {
+			continue // another member is giving it just now
+		}
+		err := c.fetch(ctx, ask, h)
+		c.fetching.unlock(name)
+		if err != nil {
+			return err
+		}
+	}
+	c.setReady()
+	return compareEnds(own, theirs)
+}
+
+// missing returns the chains of which others have more, the small state first.
+func missing(own, theirs []journal.Head) []journal.Head {
+	last := map[chain]uint64{}
+	for _, h := range own {
+		last[chain{h.Origin, h.Stream}] = h.Last
+	}
+	more := slices.DeleteFunc(slices.Clone(theirs), func(h journal.Head) bool { return h.Last <= last[chain{h.Origin, h.Stream}] })
+	slices.SortStableFunc(more, func(a, b journal.Head) int { return cmp.Compare(a.Stream, b.Stream) })
+	return more
+}
+
+// compareEnds finds a fork that no record has shown yet: chains of the same length with different ends.
+func compareEnds(own, theirs []journal.Head) error {
+	for _, a := range own {
+		for _, b := range theirs {
+			if a.Origin == b.Origin && a.Stream == b.Stream && a.Last == b.Last && a.Hash != b.Hash {
+				return &journal.ForkError{Origin: a.Origin, Stream: a.Stream, Number: a.Last}
+			}
+		}
+	}
+	return nil
+}
+
+// fetch takes a chain as far as the other member has it by now.
+func (c *Carrier) fetch(ctx context.Context, ask Asker, h journal.Head) error {
+	for {
+		after, err := c.j.Last(ctx, h.Origin, h.Stream)
+		if err != nil {
+			return err
+		}
+		if after >= h.Last {
+			return nil
+		}
+		n, err := ask.records(ctx, c.j, h, after)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("%s record %d of member %s was promised and is not there", h.Stream, after+1, h.Origin)
+		}
+	}
+}
+
+// Fill brings everything that a member has into the journal, which is that of a new member. progress may be nil.
+func Fill(ctx context.Context, j *journal.Journal, ask Asker, progress func(done, total uint64)) error {
+	own, err := j.Heads(ctx)
+	if err != nil {
+		return err
+	}
+	theirs, err := ask.heads(ctx, asking{Heads: own})
+	if err != nil {
+		return err
+	}
+	more := missing(own, theirs)
+	var total, done uint64
+	for _, h := range more {
+		total += h.Last - h.Base
+	}
+	for _, h := range more {
+		for {
+			after, err := j.Last(ctx, h.Origin, h.Stream)
+			if err != nil {
+				return err
+			}
+			if after >= h.Last {
+				break
+			}
+			n, err := ask.records(ctx, j, h, after)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return fmt.Errorf("%s record %d of member %s was promised and is not there", h.Stream, after+1, h.Origin)
+			}
+			if done += uint64(n); progress != nil {
+				progress(done, total)
+			}
+		}
+	}
+	return nil
+}
+
+func (a Asker) heads(ctx context.Context, q asking) ([]journal.Head, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	var answer having
+	err = a.do(ctx, http.MethodPost, "/carrier/v1/heads", body, q.Wait+answerMost, func(r io.Reader) error {
+		return json.NewDecoder(io.LimitReader(r, maxHeads)).Decode(&answer)
+	})
+	return answer.Heads, err
+}
+
+// records imports what follows a number and returns how many records came.
+func (a Asker) records(ctx context.Context, j *journal.Journal, h journal.Head, after uint64) (n int, err error) {
+	q := url.Values{"origin": {string(h.Origin)}, "stream": {h.Stream.String()}, "after": {strconv.FormatUint(after, 10)}, "limit": {strconv.Itoa(fetchStep)}}
+	err = a.do(ctx, http.MethodGet, "/carrier/v1/records?"+q.Encode(), nil, fetchMost, func(r io.Reader) error {
+		n, err = j.Import(ctx, r)
+		return err
+	})
+	return n, err
+}
+
+func (a Asker) do(ctx context.Context, method, path string, body []byte, limit time.Duration, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, a.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answer, err := a.HTTP.Do(request)
+	if err != nil {
+		if inner, ok := errors.AsType[*url.Error](err); ok {
+			err = inner.Err // the address is in the log line already
+		}
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
+		return errors.Join(fault.New(fault.Unavailable, "the member answered %s: %s", answer.Status, strings.TrimSpace(string(text))), err)
+	}
+	return read(answer.Body)
+}
