@@ -1,0 +1,196 @@
+package cluster
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"troupe/internal/journal"
+	"troupe/internal/telemetry"
+)
+
+// This file has the records about the troupe, and folds them. Any order gives the same state: sets grow, removal wins, and of
+// two words of a member about itself the later one counts.
+
+const (
+	kindPrefix       = "troupe."
+	kindFounded      = "troupe.founded"
+	kindMember       = "troupe.member"
+	kindRemoved      = "troupe.removed"
+	kindToken        = "troupe.token"
+	kindTokenUsed    = "troupe.token-used"
+	kindTokenRevoked = "troupe.token-revoked"
+
+	keyTroupe = "troupe"
+)
+
+type foundedRecord struct {
+	ID string `json:"id"` // random
+	CA []byte `json:"ca"` // DER of the infrastructure CA
+}
+
+type memberRecord struct{ Member }
+
+func (m memberRecord) equal(n memberRecord) bool {
+	return m.Origin == n.Origin && m.Name == n.Name && m.Site == n.Site && m.Address == n.Address && m.Version == n.Version && slices.Equal(m.Roles, n.Roles)
+}
+
+type removedRecord struct {
+	Origin journal.Origin `json:"origin"`
+}
+
+type tokenRecord struct {
+	ID      string    `json:"id"`
+	Sum     []byte    `json:"sum"` // SHA-256 of the secret
+	Site    string    `json:"site,omitempty"`
+	Roles   []Role    `json:"roles"`
+	Uses    int       `json:"uses"`
+	Expires time.Time `json:"expires"`
+}
+
+type tokenUsedRecord struct {
+	ID     string         `json:"id"`
+	Origin journal.Origin `json:"origin"`
+}
+
+type tokenRevokedRecord struct {
+	ID string `json:"id"`
+}
+
+// state is the fold of all records about the troupe.
+type state struct {
+	positions map[journal.Origin]uint64
+	founded   *founded
+	members   map[journal.Origin]said
+	removed   map[journal.Origin]bool
+	tokens    map[string]tokenRecord
+	used      map[string]map[journal.Origin]bool // by token
+	revoked   map[string]bool                    // tokens
+}
+
+type founded struct {
+	foundedRecord
+
+	cert *x509.Certificate
+	pool *x509.CertPool
+	at   journal.Time
+}
+
+// said is the last word about a member.
+type said struct {
+	memberRecord
+
+	at journal.Time
+}
+
+func newState() state {
+	return state{
+		positions: map[journal.Origin]uint64{}, members: map[journal.Origin]said{}, removed: map[journal.Origin]bool{},
+		tokens: map[string]tokenRecord{}, used: map[string]map[journal.Origin]bool{}, revoked: map[string]bool{},
+	}
+}
+
+// refresh folds what is new in the journal.
+func (c *Cluster) refresh(ctx context.Context) error {
+	origins, err := c.j.Origins(ctx)
+	if err != nil {
+		return fmt.Errorf("list origins of the journal: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	news := false
+	for _, o := range origins {
+		records, end, err := c.j.Select(ctx, o, journal.State, kindPrefix, c.state.positions[o])
+		if err != nil {
+			return fmt.Errorf("read records about the troupe: %w", err)
+		}
+		for _, r := range records {
+			if err := c.state.fold(r); err != nil {
+				c.log.ErrorContext(ctx, "record cannot be folded", "origin", r.Origin, "number", r.Number, "kind", r.Kind, telemetry.KeyErr, err)
+			}
+			news = true
+		}
+		c.state.positions[o] = end
+	}
+	if news {
+		close(c.changed)
+		c.changed = make(chan struct{})
+	}
+	return nil
+}
+
+func (s *state) fold(r journal.Record) error {
+	switch r.Kind {
+	case kindFounded:
+		return decode(r, func(f foundedRecord) error { return s.found(r, f) })
+	case kindMember:
+		return decode(r, func(m memberRecord) error {
+			if r.Time > s.members[m.Origin].at {
+				s.members[m.Origin] = said{m, r.Time}
+			}
+			return nil
+		})
+	case kindRemoved:
+		return decode(r, func(m removedRecord) error { s.removed[m.Origin] = true; return nil })
+	case kindToken:
+		return decode(r, func(t tokenRecord) error { s.tokens[t.ID] = t; return nil })
+	case kindTokenUsed:
+		return decode(r, func(u tokenUsedRecord) error {
+			if s.used[u.ID] == nil {
+				s.used[u.ID] = map[journal.Origin]bool{}
+			}
+			s.used[u.ID][u.Origin] = true
+			return nil
+		})
+	case kindTokenRevoked:
+		return decode(r, func(t tokenRevokedRecord) error { s.revoked[t.ID] = true; return nil })
+	}
+	return nil // written by a newer member
+}
+
+// found takes the first foundation; there is a second one only if somebody has tampered with a journal.
+func (s *state) found(r journal.Record, f foundedRecord) error {
+	cert, err := x509.ParseCertificate(f.CA)
+	if err != nil {
+		return fmt.Errorf("certificate of the infrastructure CA: %w", err)
+	}
+	if s.founded != nil && s.founded.at <= r.Time {
+		return fmt.Errorf("a second foundation, of %s", f.ID)
+	}
+	s.founded = &founded{foundedRecord: f, cert: cert, pool: x509.NewCertPool(), at: r.Time}
+	s.founded.pool.AddCert(cert)
+	return nil
+}
+
+func decode[T any](r journal.Record, apply func(T) error) error {
+	var body T
+	if err := json.Unmarshal(r.Body, &body); err != nil {
+		return fmt.Errorf("decode: %w", err)
+	}
+	return apply(body)
+}
+
+// A draft is a record that is to be written.
+type draft struct {
+	kind, key string
+	body      any
+}
+
+// append writes records and folds them.
+func (c *Cluster) append(ctx context.Context, drafts ...draft) error {
+	all := make([]journal.Draft, len(drafts))
+	for i, d := range drafts {
+		body, err := json.Marshal(d.body)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", d.kind, err)
+		}
+		all[i] = journal.Draft{Stream: journal.State, Kind: d.kind, Key: d.key, Body: body}
+	}
+	if _, err := c.j.Append(ctx, all...); err != nil {
+		return err
+	}
+	return c.refresh(context.WithoutCancel(ctx))
+}
