@@ -20,7 +20,9 @@ import (
 	"time"
 
 	"troupe/internal/ca"
+	"troupe/internal/carrier"
 	"troupe/internal/classifier"
+	"troupe/internal/cluster"
 	"troupe/internal/code"
 	"troupe/internal/engine"
 	"troupe/internal/fault"
@@ -32,6 +34,8 @@ import (
 // Member is what the API drives: the parts of one member.
 type Member struct {
 	Authority  *ca.Authority
+	Cluster    *cluster.Cluster
+	Carrier    *carrier.Carrier
 	Store      *store.DB
 	Journal    *journal.Journal
 	Code       *code.Repo
@@ -78,6 +82,7 @@ func (a *API) routes() map[string]handler {
 		"POST /v1/certificates/generate":   a.generate,
 		"POST /v1/certificates/renew":      a.renew,
 		"GET /v1/certificates/expirations": a.expirations,
+		"GET /v1/certificates/conflicts":   a.conflicts,
 		"POST /v1/certificates/export":     a.export,
 		"GET /v1/nodes":                    a.nodes,
 		"GET /v1/nodes/{certname}":         a.node,
@@ -91,6 +96,12 @@ func (a *API) routes() map[string]handler {
 		"POST /v1/lookup":                  a.lookup,
 		"POST /v1/redact":                  a.redact,
 		"POST /v1/reload":                  a.reload,
+		"POST /v1/troupe/init":             a.initTroupe,
+		"POST /v1/tokens":                  a.createToken,
+		"GET /v1/tokens":                   a.tokens,
+		"DELETE /v1/tokens/{id}":           a.revokeToken,
+		"DELETE /v1/members/{name}":        a.removeMember,
+		"GET /v1/status":                   a.status,
 	}
 }
 

@@ -256,3 +256,10 @@ func (a *API) export(r *http.Request) (any, error) {
 func (c *Client) Export(ctx context.Context, folder string) error {
 	return c.call(ctx, http.MethodPost, "/v1/certificates/export", folderRequest{folder}, nil)
 }
+
+func (a *API) conflicts(r *http.Request) (any, error) { return a.m.Authority.Conflicts(r.Context()) }
+
+// Conflicts lists names for which two members have signed different keys.
+func (c *Client) Conflicts(ctx context.Context) (all []ca.Conflict, err error) {
+	return all, c.call(ctx, http.MethodGet, "/v1/certificates/conflicts", nil, &all)
+}

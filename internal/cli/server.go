@@ -23,12 +23,16 @@ func serverFlags(cmd *cobra.Command) func() map[string]string {
 	f.StringSlice("dns-alt-names", nil, "further `names` in the server's certificate, besides puppet")
 	f.String("environmentpath", "", "`folder` of environments")
 	f.String("autosign", "", "true, false, or the `path` of an allow-list or a policy executable")
+	f.String("site", "", "the `name` of the data centre (default: what troupe init or the token said)")
+	f.String("member-listen", "", "`address` to serve other members on (default :8143)")
+	f.String("member-address", "", "`host:port` by which other members reach this one (default: certname and port 8143)")
 	f.String("log-level", "", "debug, info, warn or error")
 	return func() map[string]string {
 		out := map[string]string{}
 		for flag, key := range map[string]string{
 			"listen": "listen", "certname": "certname", "environmentpath": "environmentpath",
 			"autosign": "ca.autosign", "log-level": "log.level",
+			"site": "site", "member-listen": "cluster.listen", "member-address": "cluster.address",
 		} {
 			if f.Changed(flag) {
 				out[key] = f.Lookup(flag).Value.String()

@@ -29,6 +29,7 @@ type Config struct {
 	EnvironmentPath []string
 	BaseModulePath  []string
 
+	Cluster    Cluster
 	CA         CA
 	TLS        TLS
 	Engine     Engine
@@ -71,6 +72,13 @@ type CA struct {
 	AllowDuplicateCerts          bool
 	AllowAutoRenewal             bool
 	AutoRenewalCertTTL           time.Duration
+	Conflict                     string // "keep" or "revoke-later": two members have signed different keys for one name
+}
+
+// Cluster configures how members find each other.
+type Cluster struct {
+	Listen  string // address of the port for members; opened once this member belongs to a troupe
+	Address string // host:port by which other members reach it; "" means the certname and that port
 }
 
 // TLS configures the listener that agents connect to.

@@ -59,7 +59,7 @@ func TestNothingIsNeeded(t *testing.T) {
 }
 
 func TestTheExampleFileIsGoodAndNamesEverySetting(t *testing.T) {
-	const example = "testdata/troupe.example.yaml"
+	const example = "../../docs/troupe.example.yaml"
 	c := load(t, Sources{File: example, ConfDir: "none"})
 	if c.Store.Reports.Age != 14*24*time.Hour || c.Engine.Settings["strict_variables"] != "true" || c.Metrics.Listen != "127.0.0.1:9140" {
 		t.Errorf("values of the example: %+v", c)
@@ -405,7 +405,7 @@ func TestTheHostsFullNameIsFoundWithoutTheNetwork(t *testing.T) {
 }
 
 func FuzzYAML(f *testing.F) {
-	example, err := os.ReadFile("testdata/troupe.example.yaml")
+	example, err := os.ReadFile("../../docs/troupe.example.yaml")
 	if err != nil {
 		f.Fatal(err)
 	}

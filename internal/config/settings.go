@@ -32,6 +32,9 @@ func (c *Config) Show() []Setting {
 	return out
 }
 
+// IsDefault reports that nobody has given a setting a value.
+func (c *Config) IsDefault(key string) bool { return c.origins[key] == originDefault }
+
 // Origin says where a setting's value came from.
 func (c *Config) Origin(key string) string { return c.origins[key] }
 
@@ -44,6 +47,8 @@ func (c *Config) settings() []setting {
 		{key: "certname", value: textValue{p: &c.Certname}},
 		{key: "dns_alt_names", value: listValue{&c.DNSAltNames, ","}},
 		{key: "site", value: textValue{p: &c.Site}, fallback: "default"},
+		{key: "cluster.listen", value: textValue{p: &c.Cluster.Listen}, fallback: ":8143"},
+		{key: "cluster.address", value: textValue{p: &c.Cluster.Address}},
 		{key: "codedir", value: textValue{p: &c.CodeDir}},
 		{key: "environmentpath", value: listValue{&c.EnvironmentPath, ":"}},
 		{key: "basemodulepath", value: listValue{&c.BaseModulePath, ":"}},
@@ -60,6 +65,7 @@ func (c *Config) settings() []setting {
 		{key: "ca.allow_duplicate_certs", value: boolValue{&c.CA.AllowDuplicateCerts}},
 		{key: "ca.allow_auto_renewal", value: boolValue{&c.CA.AllowAutoRenewal}},
 		{key: "ca.auto_renewal_cert_ttl", value: durationValue{&c.CA.AutoRenewalCertTTL}, fallback: "90d"},
+		{key: "ca.conflict", value: textValue{p: &c.CA.Conflict, oneOf: []string{"keep", "revoke-later"}}, fallback: "keep"},
 
 		{key: "tls.key_type", value: textValue{p: &c.TLS.KeyType, oneOf: keyTypes()}, fallback: "ec256"},
 		{key: "tls.min", value: textValue{p: &c.TLS.Min, oneOf: []string{"1.2", "1.3"}}, fallback: "1.2"},

@@ -35,7 +35,7 @@ type Options struct {
 
 const (
 	certname = "web1.demo"
-	member   = "troupe.demo"
+	member   = "troupe.demo" // of the first member
 )
 
 // stage is a running demo: the folder, the member and what was measured.
@@ -43,7 +43,8 @@ type stage struct {
 	o      Options
 	dir    string
 	puppet string
-	port   string
+	first  *peer
+	port   string // where the agent goes
 	took   []timing
 }
 
@@ -68,19 +69,27 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 
-	stop, err := s.startMember(ctx)
-	if err != nil {
+	s.first = &peer{name: member, site: "east", ip: "127.0.1.1", data: filepath.Join(s.dir, "data")}
+	if err := s.front(ctx, s.first); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	defer func() { err = errors.Join(err, s.first.close()) }()
+	if err := s.start(ctx, s.first); err != nil {
+		return err
+	}
+	s.took = append(s.took, timing{"member ready, CA and certificates created", s.first.ready})
+	s.port = s.first.port
 	if err := s.play(ctx); err != nil {
+		return err
+	}
+	if err := s.playSites(ctx); err != nil {
 		return err
 	}
 	s.summary()
 	if o.Once {
 		return nil
 	}
-	s.say("\nThe member goes on until you press Ctrl-C; then its folder is removed.")
+	s.say("\nThe first member goes on until you press Ctrl-C; then its folder is removed.")
 	<-ctx.Done()
 	return nil
 }
@@ -215,7 +224,7 @@ func findPuppet(path string) (string, error) {
 	return "", errors.New("no puppet command found: install an agent first (Debian: apt-get install puppet-agent), or name one with --puppet")
 }
 
-func (s *stage) data() string    { return filepath.Join(s.dir, "data") }
+func (s *stage) data() string    { return s.first.data }
 func (s *stage) managed() string { return filepath.Join(s.dir, "managed") }
 func (s *stage) environment() string {
 	return filepath.Join(s.dir, "code", "environments", "production")
@@ -255,49 +264,6 @@ func (s *stage) expectGreeting(text string) error {
 		return fmt.Errorf("the agent wrote %q, want a text that begins with %q and holds the custom fact", got, text)
 	}
 	return nil
-}
-
-// startMember starts `troupe server` and waits until it says where it listens.
-func (s *stage) startMember(ctx context.Context) (stop func() error, err error) {
-	logPath := filepath.Join(s.dir, "server.log")
-	log, err := os.Create(logPath)
-	if err != nil {
-		return nil, err
-	}
-	args := []string{
-		"server", "--data", s.data(), "--listen", "127.0.0.1:0", "--certname", member,
-		"--dns-alt-names", "localhost", "--environmentpath", filepath.Join(s.dir, "code", "environments"), "--confdir", "none",
-	}
-	s.say("$ troupe %s", strings.Join(args, " "))
-	start := time.Now()
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.o.Executable, args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches us first; we stop it in order
-	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start the member: %w", err), log.Close())
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	stop = func() error {
-		defer log.Close()
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended already, which Wait tells
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(20 * time.Second):
-			return errors.Join(errors.New("the member did not stop within 20 s"), cmd.Process.Kill(), <-ended)
-		}
-	}
-
-	addr, err := waitForFile(ctx, filepath.Join(s.data(), "listen.addr"), ended)
-	if err != nil {
-		tail, _ := os.ReadFile(logPath) // best effort: the error itself is told anyway
-		return nil, fmt.Errorf("the member did not start: %w\n%s", err, tail)
-	}
-	s.took = append(s.took, timing{"member ready, CA and certificates created", time.Since(start)})
-	s.port = addr[strings.LastIndex(addr, ":")+1:]
-	s.say("   ready on %s after %.1f s; log: %s", addr, time.Since(start).Seconds(), logPath)
-	return stop, nil
 }
 
 // waitForFile returns the trimmed content of a file as soon as it is there.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"troupe/internal/authz"
 	"troupe/internal/ca"
 	"troupe/internal/classifier"
+	"troupe/internal/cluster"
 	"troupe/internal/code"
 	"troupe/internal/config"
 	"troupe/internal/engine/ruby"
@@ -30,10 +32,22 @@ func storeOptions(cfg *config.Config, m *member) store.Options {
 }
 
 func caOptions(cfg *config.Config, m *member) ca.Options {
+	var copied func(context.Context, uint64) error
+	if m.carrier != nil {
+		copied = m.copied
+	}
 	return ca.Options{
 		Name:    cmp.Or(cfg.CA.Name, "Puppet CA: "+cfg.Certname), // as puppetserver names it
-		KeyType: ca.KeyType(cfg.CA.KeyType), Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg, m), Log: m.log,
+		KeyType: ca.KeyType(cfg.CA.KeyType), Copied: copied, Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg, m), Log: m.log,
 	}
+}
+
+func clusterOptions(cfg *config.Config, m *member) cluster.Options {
+	o := cluster.Options{Name: cfg.Certname, Address: cfg.Cluster.Address, Version: m.o.Version, Log: m.log, Keys: func() (map[string][]byte, error) { return m.authority.Keys() }}
+	if !cfg.IsDefault("site") {
+		o.Site = cfg.Site
+	}
+	return o
 }
 
 // commandsRunAs is who the operator's own commands run as: like Ruby, never root.
@@ -52,6 +66,7 @@ func caPolicy(cfg *config.Config, m *member) ca.Policy {
 		AllowDuplicateCerts:  cfg.CA.AllowDuplicateCerts,
 		AllowSubjectAltNames: cfg.CA.AllowSubjectAltNames, AllowAuthorizationExtensions: cfg.CA.AllowAuthorizationExtensions,
 		AllowAutoRenewal: cfg.CA.AllowAutoRenewal, TTL: cfg.CA.TTL, AutoRenewalTTL: cfg.CA.AutoRenewalCertTTL,
+		RevokeLater: cfg.CA.Conflict == "revoke-later",
 	}
 }
 

@@ -30,7 +30,9 @@ import (
 	"troupe/internal/authz"
 	"troupe/internal/ca"
 	"troupe/internal/caapi"
+	"troupe/internal/carrier"
 	"troupe/internal/classifier"
+	"troupe/internal/cluster"
 	"troupe/internal/code"
 	"troupe/internal/config"
 	"troupe/internal/engine/ruby"
@@ -65,6 +67,8 @@ type member struct {
 	journal    *journal.Journal
 	store      *store.DB
 	authority  *ca.Authority
+	cluster    *cluster.Cluster
+	carrier    *carrier.Carrier
 	code       *code.Repo
 	engine     *ruby.Pool
 	classifier *classifier.Classifier
@@ -105,6 +109,9 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	m.log.Info("member starts", "certname", cfg.Certname, "data", cfg.Data, "listen", m.front.listener.Addr().String(),
 		"version", o.Version, "origin", string(m.journal.Origin()))
 	err = runStages(ctx, append(m.stages(),
+		stage{"cluster", m.cluster.Run, 5 * time.Second},
+		stage{"carrier", m.carrier.Run, 5 * time.Second},
+		stage{"members", m.runMembers, 5 * time.Second},
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
 		stage{"metrics", m.runMetrics, 5 * time.Second},
@@ -208,6 +215,11 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 	if err != nil {
 		return err
 	}
+	m.cluster, err = cluster.Open(ctx, m.folder("cluster"), m.journal, clusterOptions(cfg, m))
+	if err != nil {
+		return err
+	}
+	m.carrier = carrier.New(m.journal, carrier.Options{Peers: m.peers, Dial: m.dialPeer, Log: m.log, Registerer: m.registry})
 	m.authority, err = ca.Open(ctx, m.folder("ca"), m.journal, caOptions(cfg, m))
 	if err != nil {
 		return err
@@ -359,6 +371,7 @@ func (m *member) runFront(ctx context.Context) error {
 	if err := m.waitForEngine(ctx); err != nil {
 		return nil //nolint:nilerr // the member was stopped before it began; the engine tells if it was why
 	}
+	m.catchUp(ctx)
 	m.front.http.Handler = m.handler()
 	if err := writeFile(m.addressFile(), m.front.listener.Addr().String()+"\n"); err != nil {
 		return err
@@ -406,7 +419,7 @@ func (m *member) runAdmin(ctx context.Context) error {
 	cfg := m.cfg.Load()
 	ip4, ip6 := ownAddresses()
 	api := adminapi.New(adminapi.Member{
-		Authority: m.authority, Store: m.store, Journal: m.journal, Code: m.code, Compiler: m.engine, Classifier: m.classifier,
+		Authority: m.authority, Cluster: m.cluster, Carrier: m.carrier, Store: m.store, Journal: m.journal, Code: m.code, Compiler: m.engine, Classifier: m.classifier,
 		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)

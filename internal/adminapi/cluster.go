@@ -1,0 +1,150 @@
+package adminapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"troupe/internal/cluster"
+	"troupe/internal/fault"
+	"troupe/internal/puppet"
+)
+
+// This file has the troupe: its members and tokens, and how each of them does.
+
+// InitRequest begins a troupe.
+type InitRequest struct {
+	Site    string `json:"site"`
+	Address string `json:"address"` // host:port of the member port, "" for the configured one
+}
+
+func (a *API) initTroupe(r *http.Request) (any, error) {
+	var q InitRequest
+	if err := decode(r, &q); err != nil {
+		return nil, err
+	}
+	if err := a.m.Cluster.Found(r.Context(), q.Site, q.Address); err != nil {
+		return nil, err
+	}
+	return a.status(r)
+}
+
+// Init begins a troupe with this member as its first.
+func (c *Client) Init(ctx context.Context, q InitRequest) (s Status, err error) {
+	return s, c.call(ctx, http.MethodPost, "/v1/troupe/init", q, &s)
+}
+
+// NewToken is a token with its text, which is told once.
+type NewToken struct {
+	cluster.Token
+
+	Text    string `json:"text"`
+	Address string `json:"address"` // of this member, for the new one
+}
+
+func (a *API) createToken(r *http.Request) (any, error) {
+	var q cluster.TokenRequest
+	if err := decode(r, &q); err != nil {
+		return nil, err
+	}
+	text, token, err := a.m.Cluster.CreateToken(r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	t := NewToken{Token: token, Text: text}
+	for _, m := range a.m.Cluster.Members() {
+		if m.Self {
+			t.Address = m.Address
+		}
+	}
+	return t, nil
+}
+
+// CreateToken makes a token for new members.
+func (c *Client) CreateToken(ctx context.Context, q cluster.TokenRequest) (t NewToken, err error) {
+	return t, c.call(ctx, http.MethodPost, "/v1/tokens", q, &t)
+}
+
+func (a *API) tokens(*http.Request) (any, error) { return a.m.Cluster.Tokens(), nil }
+
+// Tokens lists tokens, without their secrets.
+func (c *Client) Tokens(ctx context.Context) (all []cluster.Token, err error) {
+	return all, c.call(ctx, http.MethodGet, "/v1/tokens", nil, &all)
+}
+
+func (a *API) revokeToken(r *http.Request) (any, error) {
+	return done{true}, a.m.Cluster.RevokeToken(r.Context(), r.PathValue("id"))
+}
+
+// RevokeToken makes a token useless.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/tokens/"+id, nil, nil)
+}
+
+// removeMember ends a membership and revokes the certificate that agents would trust.
+func (a *API) removeMember(r *http.Request) (any, error) {
+	m, err := a.m.Cluster.Remove(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	err = a.m.Authority.Revoke(r.Context(), puppet.Certname(m.Name))
+	if fault.KindOf(err) == fault.NotFound {
+		err = nil // it has never served
+	}
+	return m, err
+}
+
+// RemoveMember removes a member by name or origin.
+func (c *Client) RemoveMember(ctx context.Context, name string) (m cluster.Member, err error) {
+	return m, c.call(ctx, http.MethodDelete, "/v1/members/"+name, nil, &m)
+}
+
+// Status is the troupe as this member sees it.
+type Status struct {
+	Founded bool           `json:"founded"`
+	Members []MemberStatus `json:"members"`
+}
+
+// MemberStatus is one member as this one sees it.
+type MemberStatus struct {
+	cluster.Member
+
+	State  string    `json:"state"`          // self, connected, unknown
+	Since  time.Time `json:"since,omitzero"` // when it was last heard
+	Behind uint64    `json:"behind"`         // records that it has not told to have
+	Error  string    `json:"error,omitempty"`
+}
+
+// The states of a member. One that is not heard may be dead, or the network is cut: nobody here can know.
+const (
+	StateSelf      = "self"
+	StateConnected = "connected"
+	StateUnknown   = "unknown"
+)
+
+func (a *API) status(r *http.Request) (any, error) {
+	peers, err := a.m.Carrier.Peers(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}}
+	for _, m := range a.m.Cluster.Members() {
+		one := MemberStatus{Member: m, State: StateSelf}
+		for _, p := range peers {
+			if p.Origin != m.Origin {
+				continue
+			}
+			one.State, one.Since, one.Behind, one.Error = StateConnected, p.Heard, p.Behind, p.Problem
+			if p.Problem != "" || p.Heard.IsZero() {
+				one.State = StateUnknown
+			}
+		}
+		s.Members = append(s.Members, one)
+	}
+	return s, nil
+}
+
+// Status tells how the troupe does.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}

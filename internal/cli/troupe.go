@@ -1,0 +1,296 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"troupe/internal/adminapi"
+	"troupe/internal/cluster"
+	"troupe/internal/server"
+	"troupe/internal/telemetry"
+)
+
+// This file has the commands on the troupe as a whole: how it begins, who joins and leaves, how everybody does.
+
+func newInit(c *common) *cobra.Command {
+	var q adminapi.InitRequest
+	cmd := &cobra.Command{
+		Use: "init", Short: "Begin a troupe with this member as its first", Args: noArgs,
+		Long: "Begin a troupe with this member as its first. The member may be running, and goes on as it is;\n" +
+			"it opens the port for members (cluster.listen, default :8143) and takes tokens.",
+		Example: "  troupe init --site east\n  troupe init --site east --address puppet1.example.com:8143",
+	}
+	cmd.Flags().StringVar(&q.Site, "site", "", "`name` of the data centre (default: the setting site)")
+	cmd.Flags().StringVar(&q.Address, "address", "", "`host:port` by which other members reach this one (default: the setting cluster.address, else certname and port 8143)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+			s, err := m.Init(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			return c.printStatus(s)
+		})
+	}
+	return cmd
+}
+
+func newToken(c *common) *cobra.Command {
+	return group("token", "Tokens for new members: create, list, revoke", newTokenCreate(c), newTokenList(c), newTokenRevoke(c))
+}
+
+func newTokenCreate(c *common) *cobra.Command {
+	var q cluster.TokenRequest
+	var ttl string
+	cmd := &cobra.Command{
+		Use: "create", Short: "Print the command with which a fresh machine joins", Args: noArgs,
+		Example: "  troupe token create --site west\n  troupe token create --uses 3 --ttl 1d",
+	}
+	cmd.Flags().StringVar(&q.Site, "site", "", "the new member's `site` (default: it says so itself, else that of this member)")
+	cmd.Flags().IntVar(&q.Uses, "uses", 1, "how many members may join with it")
+	cmd.Flags().StringVar(&ttl, "ttl", "1h", "how long it is valid, such as 1h or 7d")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := parseTTL(ttl)
+		if err != nil {
+			return err
+		}
+		q.TTL = d
+		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+			t, err := m.CreateToken(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			return c.print(t, func(w *tabwriter.Writer) {
+				fmt.Fprintf(w, "On the new machine, until %s:\n\n  troupe join %s@%s\n", t.Expires.Local().Format(time.DateTime), t.Text, t.Address)
+			})
+		})
+	}
+	return cmd
+}
+
+func newTokenList(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List tokens, without their secrets", Args: noArgs, Example: "  troupe token list",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				all, err := m.Tokens(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return c.print(all, func(w *tabwriter.Writer) {
+					fmt.Fprintln(w, "ID\tSITE\tUSED\tEXPIRES\tSTATE")
+					for _, t := range all {
+						state := "good"
+						switch {
+						case t.Revoked:
+							state = "revoked"
+						case time.Now().After(t.Expires):
+							state = "expired"
+						case t.Used >= t.Uses:
+							state = "used up"
+						}
+						fmt.Fprintf(w, "%s\t%s\t%d of %d\t%s\t%s\n", t.ID, t.Site, t.Used, t.Uses, t.Expires.UTC().Format(time.RFC3339), state)
+					}
+				})
+			})
+		},
+	}
+}
+
+func newTokenRevoke(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "Make a token useless; who joined with it stays", Args: oneArg("token"), Example: "  troupe token revoke 4k2m7qzz3x",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error { return m.RevokeToken(cmd.Context(), args[0]) })
+		},
+	}
+}
+
+func newJoin(c *common) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "join TOKEN@HOST", Short: "Make this machine a member of a troupe", Args: oneArg("token, as troupe token create prints it"),
+		Long: "Make this machine, with an empty data folder, a member of a troupe: it gets its certificate, the keys\n" +
+			"that sign, and everything that the troupe knows. Then start it: troupe server.\n" +
+			"If it is interrupted, run the same command again. A token of \"-\" is read from standard input.",
+		Example: "  troupe join troupe1.4k2m7qzz3x.….…@puppet1.example.com\n  troupe join - < token",
+	}
+	settings := serverFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		text := args[0]
+		if text == "-" {
+			if _, err := fmt.Fscan(c.env.Stdin, &text); err != nil {
+				return fmt.Errorf("read the token from standard input: %w", err)
+			}
+		}
+		cfg, err := c.load(settings())
+		if err != nil {
+			return err
+		}
+		if _, err := adminapi.Dial(cmd.Context(), cfg.Data); !errors.Is(err, adminapi.ErrNotRunning) {
+			return errors.Join(fmt.Errorf("a member is running on %s: only a machine without one can join", cfg.Data), err)
+		}
+		shows := isTerminal(c.env.Stderr)
+		self, err := server.Join(cmd.Context(), cfg, server.Options{Log: telemetry.NewLogger(c.env.Stderr, slog.LevelInfo, false), Version: version()}, text, func(done, total uint64) {
+			if shows {
+				fmt.Fprintf(c.env.Stderr, "\r%d of %d records ", done, total)
+			}
+		})
+		if shows {
+			fmt.Fprint(c.env.Stderr, "\r\033[K")
+		}
+		if err != nil {
+			return err
+		}
+		return c.print(self, func(w *tabwriter.Writer) {
+			fmt.Fprintf(w, "%s is a member of site %s. Start it: troupe server --data %s\n", self.Name, self.Site, cfg.Data)
+		})
+	}
+	return cmd
+}
+
+func newStatus(c *common) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "All sites and members, and how far behind each is", Args: noArgs,
+		Example: "  troupe status\n  troupe status --watch\n  troupe status -o json",
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every second")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+			for {
+				s, err := m.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if watch && c.output != "json" {
+					fmt.Fprint(c.env.Stdout, "\033[H\033[2J")
+				}
+				if err := c.printStatus(s); err != nil || !watch {
+					return err
+				}
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(time.Second):
+				}
+			}
+		})
+	}
+	return cmd
+}
+
+func (c *common) printStatus(s adminapi.Status) error {
+	return c.print(s, func(w *tabwriter.Writer) {
+		if !s.Founded {
+			fmt.Fprintln(w, "This member serves alone. To begin a troupe: troupe init --site NAME")
+			return
+		}
+		fmt.Fprintln(w, "SITE\tMEMBER\tADDRESS\tVERSION\tSTATE\tBEHIND")
+		for _, m := range s.Members {
+			state := m.State
+			switch {
+			case m.State == adminapi.StateUnknown && m.Since.IsZero():
+				state = "unknown, never heard"
+			case m.State == adminapi.StateUnknown:
+				state = "unknown since " + m.Since.Local().Format(time.DateTime)
+			}
+			behind := "-"
+			if m.State != adminapi.StateSelf {
+				behind = fmt.Sprint(m.Behind)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Site, m.Name, m.Address, m.Version, state, behind)
+			if m.Error != "" {
+				fmt.Fprintf(w, "\t\t\t\t%s\n", m.Error)
+			}
+		}
+	})
+}
+
+func newRemove(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove MEMBER", Short: "End a membership: nobody speaks to that member any more", Args: oneArg("member, by name"),
+		Long: "End a membership. The member's certificates are revoked at once; what it wrote before stays.\n" +
+			"For a machine that is lost or stolen, or whose name a new one is to take.",
+		Example: "  troupe remove puppet3.example.com",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				removed, err := m.RemoveMember(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return c.print(removed, func(w *tabwriter.Writer) {
+					fmt.Fprintf(w, "%s of site %s is no member any more.\n", removed.Name, removed.Site)
+				})
+			})
+		},
+	}
+}
+
+func newLeave(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "leave", Short: "Take this member out of its troupe; the others go on", Args: noArgs,
+		Long: "Take this member out of its troupe. It needs another member that can be reached, since what this one\n" +
+			"wrote must not go with it. Stop it afterwards, and remove its data folder.",
+		Example: "  troupe leave",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				s, err := m.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				var self string
+				whole := false
+				for _, one := range s.Members {
+					if one.State == adminapi.StateSelf {
+						self = one.Name
+					}
+					whole = whole || one.State == adminapi.StateConnected && one.Behind == 0
+				}
+				if self == "" {
+					return errors.New("this member belongs to no troupe")
+				}
+				if !whole {
+					return errors.New("no other member has everything that this one has: wait until troupe status shows one that is 0 behind")
+				}
+				if _, err := m.RemoveMember(cmd.Context(), self); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.env.Stderr, "%s has left. Stop it, and remove its data folder.\n", self)
+				return nil
+			})
+		},
+	}
+}
+
+func newCAConflicts(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "conflicts", Short: "List names for which two members have signed different keys", Args: noArgs,
+		Long: "List names for which two members have signed different keys, as may happen while they are cut off from\n" +
+			"each other. Both certificates are good until one is revoked; the setting ca.conflict: revoke-later does that.",
+		Example: "  troupe ca conflicts",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				all, err := m.Conflicts(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return c.print(all, func(w *tabwriter.Writer) {
+					if len(all) == 0 {
+						fmt.Fprintln(w, "No conflicts")
+						return
+					}
+					fmt.Fprintln(w, "CERTNAME\tSIGNED\tSERIAL\tBY")
+					for _, conflict := range all {
+						for _, one := range conflict.Certificates {
+							fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", conflict.Certname, one.Signed.Format(time.RFC3339), one.Serial, one.Origin)
+						}
+					}
+				})
+			})
+		},
+	}
+}

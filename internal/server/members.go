@@ -1,0 +1,179 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"troupe/internal/ca"
+	"troupe/internal/carrier"
+	"troupe/internal/cluster"
+	"troupe/internal/config"
+	"troupe/internal/fault"
+	"troupe/internal/journal"
+	"troupe/internal/telemetry"
+)
+
+// This file is the port on which members speak to each other, and the way onto it.
+
+// keepAlive finds a member that has gone without a word, and a cut network, in some ten seconds.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3}
+
+// runMembers serves the other members as soon as there are any. A port that cannot be had is no reason to stop serving agents.
+func (m *member) runMembers(ctx context.Context) error {
+	for {
+		changed := m.cluster.Changed()
+		if m.cluster.Founded() {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+	if err := m.cluster.Announce(ctx); err != nil {
+		m.log.WarnContext(ctx, "other members are not told where this one is", telemetry.KeyErr, err)
+	}
+	addr := m.cfg.Load().Cluster.Listen
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
+	for said := false; ; said = true {
+		l, err := lc.Listen(ctx, "tcp", addr)
+		if err == nil {
+			return m.serveMembers(ctx, l)
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the member stops
+		}
+		if !said {
+			m.log.ErrorContext(ctx, "other members cannot reach this one", telemetry.KeyErr, err, "remedy", "free the port, or set cluster.listen to another one")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+func (m *member) serveMembers(ctx context.Context, l net.Listener) error {
+	caller := func(r *http.Request) journal.Origin {
+		origin, _ := cluster.OriginOf(r.TLS) // cluster.Handler has seen to it
+		return origin
+	}
+	srv := &http.Server{
+		Handler: m.cluster.Handler(m.carrier.Handler(caller)), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog:    slog.NewLogLogger(m.log.With(telemetry.KeySystem, "members").Handler(), slog.LevelWarn),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	m.log.InfoContext(ctx, "members are served", "listen", l.Addr().String())
+	served := make(chan error, 1)
+	go func() { served <- srv.ServeTLS(l, "", "") }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	err := srv.Close() // whoever was cut off asks again
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return err
+}
+
+// peers are the other members, for the carrier.
+func (m *member) peers() ([]carrier.Peer, <-chan struct{}) {
+	changed := m.cluster.Changed()
+	var all []carrier.Peer
+	for _, other := range m.cluster.Members() {
+		if !other.Self {
+			all = append(all, carrier.Peer{Origin: other.Origin, Name: other.Name, Site: other.Site, Address: other.Address})
+		}
+	}
+	return all, changed
+}
+
+func (m *member) dialPeer(p carrier.Peer) carrier.Asker {
+	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAliveConfig: keepAlive}
+	// A member that listens on one address is to be seen coming from there, for the rules of firewalls.
+	host, _, err := net.SplitHostPort(m.cfg.Load().Cluster.Listen)
+	if ip := net.ParseIP(host); err == nil && ip != nil && !ip.IsUnspecified() {
+		dialer.LocalAddr = &net.TCPAddr{IP: ip}
+	}
+	transport := &http.Transport{
+		TLSClientConfig: m.cluster.ClientTLS(p.Origin), TLSHandshakeTimeout: 5 * time.Second,
+		DialContext: dialer.DialContext, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
+	}
+	return carrier.Asker{HTTP: &http.Client{Transport: transport}, URL: "https://" + p.Address}
+}
+
+// copied waits until another member has a record of our state. Before other members are asked nobody has been answered either:
+// what is written then, this member writes for itself.
+func (m *member) copied(ctx context.Context, number uint64) error {
+	if !m.cluster.Founded() || !m.carrier.Running() {
+		return nil
+	}
+	return m.carrier.Copied(ctx, journal.State, number)
+}
+
+// catchUpMost bounds how long a member waits for others before it serves.
+const catchUpMost = 5 * time.Second
+
+// catchUp takes what others wrote while this member was away before it answers anybody: an agent whose certificate was revoked
+// meanwhile must not be let in. With nobody there, it serves with what it knows.
+func (m *member) catchUp(ctx context.Context) {
+	limit := time.NewTimer(catchUpMost)
+	defer limit.Stop()
+	select {
+	case <-m.carrier.Ready():
+	case <-ctx.Done():
+	case <-limit.C:
+		m.log.WarnContext(ctx, "no other member can be reached: serving with what this one knows")
+	}
+}
+
+// Join makes the machine of cfg a member of the troupe that invitation (TOKEN@HOST) is from: certificate, keys and the whole
+// journal. Nobody may serve its data folder. progress may be nil.
+func Join(ctx context.Context, cfg *config.Config, o Options, invitation string, progress func(done, total uint64)) (self cluster.Member, err error) {
+	log := telemetry.Discard(o.Log)
+	if err := refuseForeign(cfg); err != nil {
+		return self, err
+	}
+	j, err := openJournal(cfg)
+	if err != nil {
+		return self, err
+	}
+	defer func() { err = errors.Join(err, j.Close()) }()
+	joined, err := cluster.Join(ctx, filepath.Join(cfg.Data, "cluster"), j, clusterOptions(cfg, &member{o: o, log: log}), invitation)
+	if err != nil {
+		return self, err
+	}
+	if err := ca.TakeKeys(filepath.Join(cfg.Data, "ca"), "", joined.Keys); err != nil {
+		return self, fmt.Errorf("keys of the certificate authority: %w", err)
+	}
+	transport := &http.Transport{TLSClientConfig: joined.TLS}
+	defer transport.CloseIdleConnections()
+	if err := carrier.Fill(ctx, j, carrier.Asker{HTTP: &http.Client{Transport: transport}, URL: "https://" + joined.From.Address}, progress); err != nil {
+		return self, fault.Wrap(fault.Unavailable, err, "the journal of %s at %s did not come whole; run the same command again", joined.From.Name, joined.From.Address)
+	}
+	return joined.Self, joined.Finish(ctx)
+}
+
+// refuseForeign keeps two troupes, or a CA that agents trust already, from being mixed.
+func refuseForeign(cfg *config.Config) error {
+	joining := filepath.Join(cfg.Data, "cluster", "joining")
+	if _, err := os.Stat(joining); err == nil {
+		return nil // the same command once more
+	}
+	if ca.Exists(filepath.Join(cfg.Data, "ca")) {
+		return fault.New(fault.Conflict, "%s has a certificate authority of its own, whose certificates another troupe would not know: join with an empty data folder", cfg.Data)
+	}
+	return nil
+}
