@@ -113,6 +113,7 @@ type MemberStatus struct {
 	Since  time.Time `json:"since,omitzero"` // when it was last heard
 	Behind uint64    `json:"behind"`         // records that it has not told to have
 	Error  string    `json:"error,omitempty"`
+	Alarms []string  `json:"alarms,omitempty"` // records of it, or that it has, which are not taken here
 }
 
 // The states of a member. One that is not heard may be dead, or the network is cut: nobody here can know.
@@ -134,7 +135,7 @@ func (a *API) status(r *http.Request) (any, error) {
 			if p.Origin != m.Origin {
 				continue
 			}
-			one.State, one.Since, one.Behind, one.Error = StateConnected, p.Heard, p.Behind, p.Problem
+			one.State, one.Since, one.Behind, one.Error, one.Alarms = StateConnected, p.Heard, p.Behind, p.Problem, p.Refused
 			if p.Problem != "" || p.Heard.IsZero() {
 				one.State = StateUnknown
 			}

@@ -59,6 +59,7 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	c.mu.Lock()
 	c.state(p.Origin).heard = time.Now()
 	c.mu.Unlock()
+	refused := compareEnds(own, theirs)
 	for _, h := range missing(own, theirs) {
 		name := chain{h.Origin, h.Stream}
 		if !c.fetching.try(name) {
@@ -66,12 +67,25 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 		}
 		err := c.fetch(ctx, ask, h)
 		c.fetching.unlock(name)
+		if isRefusal(err) {
+			refused[name] = err // the other chains must not wait for this one
+			continue
+		}
 		if err != nil {
 			return err
 		}
 	}
 	c.setReady()
-	return compareEnds(own, theirs)
+	c.complain(ctx, p, refused)
+	return nil
+}
+
+// isRefusal tells a record that the journal does not take from a connection that broke.
+func isRefusal(err error) bool {
+	_, fork := errors.AsType[*journal.ForkError](err)
+	_, future := errors.AsType[*journal.FutureError](err)
+	_, gap := errors.AsType[*journal.GapError](err)
+	return fork || future || gap
 }
 
 // missing returns the chains of which others have more, the small state first.
@@ -85,16 +99,17 @@ func missing(own, theirs []journal.Head) []journal.Head {
 	return more
 }
 
-// compareEnds finds a fork that no record has shown yet: chains of the same length with different ends.
-func compareEnds(own, theirs []journal.Head) error {
+// compareEnds finds forks that no record has shown yet: chains of the same length with different ends.
+func compareEnds(own, theirs []journal.Head) map[chain]error {
+	forks := map[chain]error{}
 	for _, a := range own {
 		for _, b := range theirs {
 			if a.Origin == b.Origin && a.Stream == b.Stream && a.Last == b.Last && a.Hash != b.Hash {
-				return &journal.ForkError{Origin: a.Origin, Stream: a.Stream, Number: a.Last}
+				forks[chain{a.Origin, a.Stream}] = &journal.ForkError{Origin: a.Origin, Stream: a.Stream, Number: a.Last}
 			}
 		}
 	}
-	return nil
+	return forks
 }
 
 // fetch takes a chain as far as the other member has it by now.

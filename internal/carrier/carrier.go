@@ -13,6 +13,7 @@ package carrier
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,7 @@ type peerState struct {
 	has     map[chain]uint64 // the last record of each chain that it has, as it said when it asked us
 	heard   time.Time        // when it last asked or answered; zero means never
 	problem string           // why it cannot be followed; "" when it can
+	refused map[chain]error  // what it has and our journal does not take
 }
 
 type chain struct {
@@ -142,9 +144,12 @@ func (c *Carrier) follow(ctx context.Context, p Peer) {
 			return
 		}
 		c.tell(ctx, p, err)
-		if err == nil {
+		if err == nil && !c.refuses(p) {
 			retry, wait = retryFirst, waitMost
 			continue
+		}
+		if err == nil {
+			retry = retryMost // the answer would be the same at once
 		}
 		wait = 0 // so that it is soon known to be back
 		select {
@@ -176,6 +181,26 @@ func (c *Carrier) tell(ctx context.Context, p Peer, err error) {
 	case problem != "" && before == "":
 		c.log.WarnContext(ctx, "member cannot be followed", "member", p.Name, "site", p.Site, "address", p.Address, telemetry.KeyErr, err)
 	}
+}
+
+// complain takes over which chains of a peer are refused, and says what is new about that.
+func (c *Carrier) complain(ctx context.Context, p Peer, refused map[chain]error) {
+	c.mu.Lock()
+	s := c.state(p.Origin)
+	before := s.refused
+	s.refused = refused
+	c.mu.Unlock()
+	for name, err := range refused {
+		if before[name] == nil {
+			c.log.ErrorContext(ctx, "records of a member are not taken", "origin", name.origin, "stream", name.stream.String(), "given_by", p.Name, telemetry.KeyErr, err)
+		}
+	}
+}
+
+func (c *Carrier) refuses(p Peer) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.state(p.Origin).refused) > 0
 }
 
 // state returns what is known of a peer. mu must be held.
@@ -246,6 +271,7 @@ type PeerStatus struct {
 	Heard   time.Time // when it last asked or answered; zero means never
 	Problem string    // why it cannot be followed; "" when it can
 	Behind  uint64    // our records, of any origin, that it has not told to have
+	Refused []string  // why our journal does not take what it has
 }
 
 // Peers returns what is known of the others.
@@ -261,6 +287,10 @@ func (c *Carrier) Peers(ctx context.Context) ([]PeerStatus, error) {
 	for i, p := range peers {
 		s := c.state(p.Origin)
 		all[i] = PeerStatus{Peer: p, Heard: s.heard, Problem: s.problem}
+		for _, err := range s.refused {
+			all[i].Refused = append(all[i].Refused, err.Error())
+		}
+		slices.Sort(all[i].Refused)
 		for _, h := range heads {
 			all[i].Behind += h.Last - min(max(s.has[chain{h.Origin, h.Stream}], h.Base), h.Last)
 		}

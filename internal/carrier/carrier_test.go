@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 // node is a member with a journal and a carrier. Who knows whom is set by knows.
 type node struct {
+	dir  string
 	j    *journal.Journal
 	c    *Carrier
 	srv  *httptest.Server
@@ -47,11 +49,26 @@ func (f from) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
-	j, err := journal.Open(t.TempDir(), journal.Options{})
+	return nodeOf(t, t.TempDir())
+}
+
+// forkOf is a member with a copy of another's journal.
+func forkOf(t *testing.T, n *node) *node {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(n.dir)); err != nil {
+		t.Fatal(err)
+	}
+	return nodeOf(t, dir)
+}
+
+func nodeOf(t *testing.T, dir string) *node {
+	t.Helper()
+	j, err := journal.Open(dir, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{j: j, changed: make(chan struct{})}
+	n := &node{dir: dir, j: j, changed: make(chan struct{})}
 	n.c = New(j, Options{
 		Peers: func() ([]Peer, <-chan struct{}) { n.mu.Lock(); defer n.mu.Unlock(); return n.peers, n.changed },
 		Dial: func(p Peer) Asker {
@@ -239,5 +256,33 @@ func TestANonsenseQuestionIsRefused(t *testing.T) {
 		if answer.Body.Close(); answer.StatusCode != http.StatusBadRequest {
 			t.Errorf("%q: %s", path, answer.Status)
 		}
+	}
+}
+
+// TestAForkOfOneChainDoesNotStopTheOthers has a member whose journal was put back and went on.
+func TestAForkOfOneChainDoesNotStopTheOthers(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	forked := forkOf(t, a)
+	a.write(t, journal.State, 3)
+	forked.write(t, journal.State, 5)
+	for _, n := range []*node{a, b} { // b gets one version by itself, and meets the other
+		n.knows()
+	}
+	a.knows(b)
+	b.knows(a)
+	same(t, a, b)
+	a.knows()
+	b.knows(forked)
+	forked.knows(b)
+	b.write(t, journal.Bulk, 4)
+	var peers []PeerStatus
+	eventually(t, func() bool {
+		var err error
+		peers, err = b.c.Peers(t.Context())
+		last, lerr := forked.j.Last(t.Context(), b.j.Origin(), journal.Bulk)
+		return err == nil && lerr == nil && last == 4 && len(peers) == 1 && len(peers[0].Refused) == 1
+	}, func() string { return fmt.Sprintf("peers of b: %+v", peers) })
+	if peers[0].Problem != "" {
+		t.Errorf("a member that can be reached counts as away: %s", peers[0].Problem)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -22,12 +23,20 @@ func newInit(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "init", Short: "Begin a troupe with this member as its first", Args: noArgs,
 		Long: "Begin a troupe with this member as its first. The member may be running, and goes on as it is;\n" +
-			"it opens the port for members (cluster.listen, default :8143) and takes tokens.",
+			"it opens the port for members (cluster.listen, default :8143) and takes tokens. Where there is no\n" +
+			"member yet, its data folder and CA are made.",
 		Example: "  troupe init --site east\n  troupe init --site east --address puppet1.example.com:8143",
 	}
 	cmd.Flags().StringVar(&q.Site, "site", "", "`name` of the data centre (default: the setting site)")
 	cmd.Flags().StringVar(&q.Address, "address", "", "`host:port` by which other members reach this one (default: the setting cluster.address, else certname and port 8143)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := c.load(nil)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(cfg.Data, 0o711); err != nil { //nolint:gosec // workers of another user read snapshots below it
+			return fmt.Errorf("create the data folder: %w", err)
+		}
 		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
 			s, err := m.Init(cmd.Context(), q)
 			if err != nil {
@@ -203,6 +212,9 @@ func (c *common) printStatus(s adminapi.Status) error {
 				behind = fmt.Sprint(m.Behind)
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Site, m.Name, m.Address, m.Version, state, behind)
+			for _, line := range m.Alarms {
+				fmt.Fprintf(w, "\t\t\t\t%s\n", line)
+			}
 			if m.Error != "" {
 				fmt.Fprintf(w, "\t\t\t\t%s\n", m.Error)
 			}

@@ -28,7 +28,7 @@ import (
 	"troupe/internal/vault"
 )
 
-// This file makes a fresh machine a member. Until [Joined.Finish] a file says that it is not one yet, so that a machine that got
+// This file makes a fresh machine a member. From its admission to [Joined.Finish] a file says that it is not one yet, so that a machine that got
 // half of a troupe never begins one of its own.
 
 const (
@@ -65,9 +65,6 @@ func Join(ctx context.Context, dir string, j *journal.Journal, o Options, text s
 	if err != nil {
 		return nil, err
 	}
-	if err := atomicfile.Write(filepath.Join(dir, joiningName), []byte(invited.address+"\n"), 0o600); err != nil {
-		return nil, err
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -81,6 +78,9 @@ func Join(ctx context.Context, dir string, j *journal.Journal, o Options, text s
 		Name: o.Name, Site: o.Site, Address: cmp.Or(o.Address, net.JoinHostPort(o.Name, DefaultPort)), Version: o.Version, Format: journal.Format, Time: o.Now().UTC(),
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, joiningName), []byte(invited.address+"\n"), 0o600); err != nil {
 		return nil, err
 	}
 	c := &Cluster{dir: dir, j: j, o: o, vault: v, state: newState(), changed: make(chan struct{})}
