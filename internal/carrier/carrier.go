@@ -257,7 +257,7 @@ func (c *Carrier) copies(s journal.Stream, number uint64) (has bool, changed <-c
 		if known.has[chain{c.j.Origin(), s}] >= number {
 			return true, nil, nil
 		}
-		reachable = reachable || known.problem == ""
+		reachable = reachable || known.problem == "" && !known.heard.IsZero() // a new one may not run yet
 	}
 	if len(peers) > 0 && (!reachable || !c.running.Load()) {
 		return false, nil, fault.New(fault.Unavailable, "no other member can be reached")

@@ -49,6 +49,9 @@ type Options struct {
 	// Keys returns what a new member of role server must hold to sign for agents: PEM by key id. nil gives nothing.
 	Keys func() (map[string][]byte, error)
 
+	// Copied returns nil when another member has the record of that number, too; as in package ca. nil means that nobody is asked.
+	Copied func(ctx context.Context, number uint64) error
+
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // nil discards
 }

@@ -179,7 +179,10 @@ type draft struct {
 	body      any
 }
 
-// append writes records and folds them.
+// copyWait is how long a caller waits for a second copy of what it wrote.
+const copyWait = 2 * time.Second
+
+// append writes records and folds them, and waits a while until another member has them, too.
 func (c *Cluster) append(ctx context.Context, drafts ...draft) error {
 	all := make([]journal.Draft, len(drafts))
 	for i, d := range drafts {
@@ -189,8 +192,19 @@ func (c *Cluster) append(ctx context.Context, drafts ...draft) error {
 		}
 		all[i] = journal.Draft{Stream: journal.State, Kind: d.kind, Key: d.key, Body: body}
 	}
-	if _, err := c.j.Append(ctx, all...); err != nil {
+	records, err := c.j.Append(ctx, all...)
+	if err != nil {
 		return err
 	}
-	return c.refresh(context.WithoutCancel(ctx))
+	if err := c.refresh(context.WithoutCancel(ctx)); err != nil || c.o.Copied == nil {
+		return err
+	}
+	last := records[len(records)-1]
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyWait)
+	defer cancel()
+	if err := c.o.Copied(ctx, last.Number); err != nil {
+		c.log.WarnContext(ctx, "no other member has this record yet: if this machine is lost before one has, so is the record",
+			"kind", last.Kind, "key", last.Key, "number", last.Number, telemetry.KeyErr, err)
+	}
+	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	stdlog "log"
 	"net"
 	"net/http"
 	"os"
@@ -70,7 +70,7 @@ func (m *member) serveMembers(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler: m.cluster.Handler(m.carrier.Handler(caller)), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog:    slog.NewLogLogger(m.log.With(telemetry.KeySystem, "members").Handler(), slog.LevelWarn),
+		ErrorLog:    stdlog.New(refusals{m.log.With(telemetry.KeySystem, "members")}, "", 0),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	m.log.InfoContext(ctx, "members are served", "listen", l.Addr().String())
@@ -117,7 +117,7 @@ func (m *member) dialPeer(p carrier.Peer) carrier.Asker {
 // copied waits until another member has a record of our state. Before other members are asked nobody has been answered either:
 // what is written then, this member writes for itself.
 func (m *member) copied(ctx context.Context, number uint64) error {
-	if !m.cluster.Founded() || !m.carrier.Running() {
+	if m.carrier == nil || !m.carrier.Running() || !m.cluster.Founded() {
 		return nil
 	}
 	return m.carrier.Copied(ctx, journal.State, number)

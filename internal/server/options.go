@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -32,18 +31,14 @@ func storeOptions(cfg *config.Config, m *member) store.Options {
 }
 
 func caOptions(cfg *config.Config, m *member) ca.Options {
-	var copied func(context.Context, uint64) error
-	if m.carrier != nil {
-		copied = m.copied
-	}
 	return ca.Options{
 		Name:    cmp.Or(cfg.CA.Name, "Puppet CA: "+cfg.Certname), // as puppetserver names it
-		KeyType: ca.KeyType(cfg.CA.KeyType), Copied: copied, Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg, m), Log: m.log,
+		KeyType: ca.KeyType(cfg.CA.KeyType), Copied: m.copied, Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg, m), Log: m.log,
 	}
 }
 
 func clusterOptions(cfg *config.Config, m *member) cluster.Options {
-	o := cluster.Options{Name: cfg.Certname, Address: cfg.Cluster.Address, Version: m.o.Version, Log: m.log, Keys: func() (map[string][]byte, error) { return m.authority.Keys() }}
+	o := cluster.Options{Name: cfg.Certname, Address: cfg.Cluster.Address, Version: m.o.Version, Log: m.log, Copied: m.copied, Keys: func() (map[string][]byte, error) { return m.authority.Keys() }}
 	if !cfg.IsDefault("site") {
 		o.Site = cfg.Site
 	}
