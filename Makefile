@@ -21,6 +21,9 @@ long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real serv
 	@sh tools/packages.sh puppetserver e2fsprogs
 	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
 
+simulation: ## 10,000 troupes that are cut, killed and misdated in one process, an hour (SEEDS=200)
+	go test -count=1 -timeout=3h -run '^TestSimulation$$' ./internal/carrier -seeds $(or $(SEEDS),10000)
+
 parity: packages ## every catalog of the corpus beside Puppet Server 7.9.5 and 8.7.0 (an hour)
 	@sh tools/packages.sh puppetserver puppetdb puppet-terminus-puppetdb postgresql octocatalog-diff $$(cat parity/corpus/packages.txt)
 	@sh tools/chroots/make.sh bullseye trixie trixie-server

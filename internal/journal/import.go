@@ -88,6 +88,9 @@ func (j *Journal) commitImport(ctx context.Context, group []*frame) (taken int, 
 	}
 	j.clock.last = max(j.clock.last, i.latest)
 	j.metrics.imported.Add(float64(i.taken))
+	for _, t := range i.times {
+		j.metrics.delay.Observe(max(j.clock.now().Sub(t.Time()).Seconds(), 0))
+	}
 	if i.taken > 0 {
 		j.changes.send()
 	}
@@ -106,6 +109,7 @@ type importing struct {
 	chains map[chainName]*end // those that are touched, as they will be
 	taken  int
 	latest Time
+	times  []Time // of those that were taken
 	own    bool
 }
 
@@ -218,7 +222,7 @@ func (i *importing) record(ctx context.Context, c *end, f *frame) error {
 	}
 	c.last, c.lastHash, c.lastTime = f.Number, f.Hash, f.Time
 	i.taken++
-	i.latest = max(i.latest, f.Time)
+	i.latest, i.times = max(i.latest, f.Time), append(i.times, f.Time)
 	i.own = i.own || own
 	return nil
 }

@@ -13,6 +13,7 @@ type metrics struct {
 	records  *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	imported prometheus.Counter
+	delay    prometheus.Histogram
 	commits  *prometheus.HistogramVec
 }
 
@@ -27,6 +28,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"stream"}),
 		imported: f.NewCounter(prometheus.CounterOpts{
 			Name: "troupe_journal_imported_records_total", Help: "Records of other members that were taken.",
+		}),
+		delay: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "troupe_journal_import_delay_seconds", Help: "Age of records of other members when they were taken, by both clocks.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 20),
 		}),
 		commits: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "troupe_journal_commit_seconds", Help: "Time to make one group of appends durable.",

@@ -12,11 +12,11 @@ import (
 // twoSites are a member with the given data, which begins a troupe, and one of another site.
 func twoSites(t *testing.T, data string) (east, west *Server) {
 	t.Helper()
-	_, eastPort := memberPort(t)
-	_, westPort := memberPort(t)
+	_, eastPort := MemberPort(t)
+	_, westPort := MemberPort(t)
 	east = StartServer(t, ServerOptions{Certname: "east.example.test", Data: data, Config: eastPort, Environments: site, Autosign: true})
 	east.MustCLI("init", "--site", "east")
-	west = StartServer(t, ServerOptions{Certname: "west.example.test", Data: join(t, east, "west", "west.example.test", westPort), Config: westPort, Environments: site, Autosign: true})
+	west = StartServer(t, ServerOptions{Certname: "west.example.test", Data: Join(t, east, "west", "west.example.test", westPort), Config: westPort, Environments: site, Autosign: true})
 	return east, west
 }
 

@@ -4,45 +4,12 @@ package troupetest
 
 import (
 	"fmt"
-	"net"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
-
-// memberPort makes the configuration of a member's own port.
-func memberPort(t *testing.T) (addr, config string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return addr, fmt.Sprintf("cluster:\n  listen: %s\n  address: %s\n", addr, addr)
-}
-
-// join makes an empty folder a member's, as an operator does it.
-func join(t *testing.T, first *Server, site, certname, config string) (data string) {
-	t.Helper()
-	var token struct{ Text, Address string }
-	first.JSON(&token, "token", "create", "--site", site)
-	data = filepath.Join(TempDir(t), "data")
-	file := filepath.Join(TempDir(t), "troupe.yaml")
-	writeFile(t, file, config)
-	cmd := exec.CommandContext(t.Context(), Binary(t), "join", "-", "--data", data, "--confdir", "none", "--config", file, "--certname", certname)
-	cmd.Stdin = strings.NewReader(token.Text + "@" + token.Address + "\n")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("troupe join: %v\n%s", err, out)
-	}
-	return data
-}
 
 type memberLine struct {
 	Name, Site, State, Error string
@@ -62,8 +29,8 @@ func (s *Server) members() map[string]memberLine {
 
 func TestAnAgentEnrolsAtOneSiteAndRunsAtTheOther(t *testing.T) {
 	t.Parallel()
-	_, eastPort := memberPort(t)
-	_, westPort := memberPort(t)
+	_, eastPort := MemberPort(t)
+	_, westPort := MemberPort(t)
 	manifest := "notify { \"hello from ${server_facts['servername']}\": }\n"
 	east := StartServer(t, ServerOptions{Certname: "east.example.test", Config: eastPort, Autosign: true})
 	east.WriteCode("production/manifests/site.pp", manifest)
@@ -71,7 +38,7 @@ func TestAnAgentEnrolsAtOneSiteAndRunsAtTheOther(t *testing.T) {
 	agent.Run().want(t, 2, "the first run, at east")
 
 	east.MustCLI("init", "--site", "east")
-	data := join(t, east, "west", "west.example.test", westPort)
+	data := Join(t, east, "west", "west.example.test", westPort)
 	west := StartServer(t, ServerOptions{Certname: "west.example.test", Data: data, Config: westPort, Autosign: true})
 	west.WriteCode("production/manifests/site.pp", manifest)
 
@@ -123,11 +90,11 @@ func TestAnAgentEnrolsAtOneSiteAndRunsAtTheOther(t *testing.T) {
 
 func TestAMemberIsRemovedForGood(t *testing.T) {
 	t.Parallel()
-	_, aPort := memberPort(t)
-	_, bPort := memberPort(t)
+	_, aPort := MemberPort(t)
+	_, bPort := MemberPort(t)
 	a := StartServer(t, ServerOptions{Certname: "a.example.test", Config: aPort})
 	a.MustCLI("init")
-	b := StartServer(t, ServerOptions{Certname: "b.example.test", Data: join(t, a, "west", "b.example.test", bPort), Config: bPort})
+	b := StartServer(t, ServerOptions{Certname: "b.example.test", Data: Join(t, a, "west", "b.example.test", bPort), Config: bPort})
 	Eventually(t, 30*time.Second, "both are connected", func() bool {
 		return a.members()["b.example.test"].State == "connected" && b.members()["a.example.test"].State == "connected"
 	})
@@ -148,11 +115,11 @@ func TestAMemberIsRemovedForGood(t *testing.T) {
 // TestASignedCertificateOutlivesTheMemberThatSignedIt kills a member while it signs, and never starts it again.
 func TestASignedCertificateOutlivesTheMemberThatSignedIt(t *testing.T) {
 	t.Parallel()
-	_, aPort := memberPort(t)
-	_, bPort := memberPort(t)
+	_, aPort := MemberPort(t)
+	_, bPort := MemberPort(t)
 	a := StartServer(t, ServerOptions{Certname: "a.example.test", Config: aPort, Autosign: true})
 	a.MustCLI("init")
-	b := StartServer(t, ServerOptions{Certname: "b.example.test", Data: join(t, a, "west", "b.example.test", bPort), Config: bPort})
+	b := StartServer(t, ServerOptions{Certname: "b.example.test", Data: Join(t, a, "west", "b.example.test", bPort), Config: bPort})
 	Eventually(t, 30*time.Second, "both are connected", func() bool { return a.members()["b.example.test"].State == "connected" })
 
 	client := a.Client()

@@ -1,0 +1,42 @@
+package troupetest
+
+// This file makes members of one troupe.
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// MemberPort chooses an address for the member port of a member, and returns the configuration that says so.
+func MemberPort(t *testing.T) (addr, config string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr = l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return addr, fmt.Sprintf("cluster:\n  listen: %s\n  address: %s\n", addr, addr)
+}
+
+// Join makes a new data folder that of a member, as an operator does it, and returns it. config is the text of its YAML file.
+func Join(t *testing.T, first *Server, site, certname, config string) (data string) {
+	t.Helper()
+	var token struct{ Text, Address string }
+	first.JSON(&token, "token", "create", "--site", site)
+	data = filepath.Join(TempDir(t), "data")
+	file := filepath.Join(TempDir(t), "troupe.yaml")
+	writeFile(t, file, config)
+	cmd := exec.CommandContext(t.Context(), Binary(t), "join", "-", "--data", data, "--confdir", "none", "--config", file, "--certname", certname)
+	cmd.Stdin = strings.NewReader(token.Text + "@" + token.Address + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("troupe join: %v\n%s", err, out)
+	}
+	return data
+}
