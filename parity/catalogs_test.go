@@ -244,7 +244,8 @@ func (c *comparison) compare(n corpus.Node, format string, got, want answer) {
 		})
 	}
 	var problems []string
-	if isMsgpack(got) && !isMsgpack(want) && got.status == want.status {
+	translated := isMsgpack(got) && !isMsgpack(want) && got.status == want.status
+	if translated {
 		got = decoded(c.t, got, want.contentType)
 	}
 	gotBody, wantBody := CollectedInOneOrder(got.normal(), corpus.Collected), CollectedInOneOrder(want.normal(), corpus.Collected)
@@ -261,7 +262,7 @@ func (c *comparison) compare(n corpus.Node, format string, got, want answer) {
 	if got.contentType != want.contentType {
 		problems = append(problems, fmt.Sprintf("content type %q, not %q", got.contentType, want.contentType))
 	}
-	if d := Difference(wantBody, gotBody); d != "" {
+	if d := Difference(wantBody, gotBody); d != "" && (!translated || !SameTokens(wantBody, gotBody)) {
 		problems = append(problems, d)
 	}
 	if *keep != "" {
