@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,7 +37,7 @@ func (c *Carrier) answerHeads(w http.ResponseWriter, r *http.Request, from journ
 		return
 	}
 	c.learn(from, q.Heads)
-	heads, err := c.newer(r.Context(), q.Heads, min(max(q.Wait, 0), waitMost))
+	heads, err := c.newer(r.Context(), q, min(max(q.Wait, 0), waitMost))
 	if err != nil {
 		c.fail(w, r, err)
 		return
@@ -48,13 +49,16 @@ func (c *Carrier) answerHeads(w http.ResponseWriter, r *http.Request, from journ
 }
 
 // newer returns our chains as soon as one of them is longer than the other member's, or when it has waited long enough.
-func (c *Carrier) newer(ctx context.Context, theirs []journal.Head, wait time.Duration) ([]journal.Head, error) {
+func (c *Carrier) newer(ctx context.Context, q asking, wait time.Duration) ([]journal.Head, error) {
 	limit := time.NewTimer(wait)
 	defer limit.Stop()
 	for {
 		changed := c.j.Changed()
 		heads, err := c.j.Heads(ctx)
-		if err != nil || len(missing(theirs, heads)) > 0 {
+		news := slices.DeleteFunc(missing(q.Heads, heads), func(h journal.Head) bool {
+			return slices.ContainsFunc(q.Refused, func(r journal.Head) bool { return r.Origin == h.Origin && r.Stream == h.Stream })
+		})
+		if err != nil || len(news) > 0 {
 			return heads, err
 		}
 		select {

@@ -39,6 +39,9 @@ const (
 type asking struct {
 	Heads []journal.Head `json:"heads"`
 	Wait  time.Duration  `json:"wait"`
+
+	// Refused are chains that are no news: our journal has just refused what comes next in them.
+	Refused []journal.Head `json:"refused,omitempty"`
 }
 
 // having is the answer.
@@ -52,23 +55,32 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	if err != nil {
 		return err
 	}
-	theirs, err := ask.heads(ctx, asking{Heads: own, Wait: wait})
+	before := c.refusedBy(p)
+	theirs, err := ask.heads(ctx, asking{Heads: own, Wait: wait, Refused: before.heads()})
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.state(p.Origin).heard = time.Now()
 	c.mu.Unlock()
-	refused := compareEnds(own, theirs)
+	refused := refusals{until: before.until, why: compareEnds(own, theirs)}
 	for _, h := range missing(own, theirs) {
 		name := chain{h.Origin, h.Stream}
+		if why := before.why[name]; why != nil {
+			refused.why[name] = why
+			continue
+		}
 		if !c.fetching.try(name) {
 			continue // another member is giving it just now
 		}
 		err := c.fetch(ctx, ask, h)
 		c.fetching.unlock(name)
 		if isRefusal(err) {
-			refused[name] = err // the other chains must not wait for this one
+			// The other chains must not wait for this one. What is refused later than another is tried again with it.
+			refused.why[name] = err
+			if refused.until.IsZero() {
+				refused.until = time.Now().Add(retryRefused)
+			}
 			continue
 		}
 		if err != nil {

@@ -66,8 +66,24 @@ type peerState struct {
 	has     map[chain]uint64 // the last record of each chain that it has, as it said when it asked us
 	heard   time.Time        // when it last asked or answered; zero means never
 	problem string           // why it cannot be followed; "" when it can
-	refused map[chain]error  // what it has and our journal does not take
+	refused refusals         // what it has and our journal does not take
 }
+
+// refusals are chains that our journal does not take from a peer. They are tried again at a time.
+type refusals struct {
+	why   map[chain]error
+	until time.Time // the next try
+}
+
+func (r refusals) heads() (all []journal.Head) {
+	for c := range r.why {
+		all = append(all, journal.Head{Origin: c.origin, Stream: c.stream})
+	}
+	return all
+}
+
+// retryRefused is how long a chain that was refused is left alone: a clock may be set right.
+const retryRefused = 10 * time.Second
 
 type chain struct {
 	origin journal.Origin
@@ -144,12 +160,12 @@ func (c *Carrier) follow(ctx context.Context, p Peer) {
 			return
 		}
 		c.tell(ctx, p, err)
-		if err == nil && !c.refuses(p) {
-			retry, wait = retryFirst, waitMost
-			continue
-		}
 		if err == nil {
-			retry = retryMost // the answer would be the same at once
+			retry, wait = retryFirst, waitMost
+			if len(c.refusedBy(p).why) > 0 {
+				wait = retryRefused
+			}
+			continue
 		}
 		wait = 0 // so that it is soon known to be back
 		select {
@@ -184,23 +200,28 @@ func (c *Carrier) tell(ctx context.Context, p Peer, err error) {
 }
 
 // complain takes over which chains of a peer are refused, and says what is new about that.
-func (c *Carrier) complain(ctx context.Context, p Peer, refused map[chain]error) {
+func (c *Carrier) complain(ctx context.Context, p Peer, refused refusals) {
 	c.mu.Lock()
 	s := c.state(p.Origin)
 	before := s.refused
 	s.refused = refused
 	c.mu.Unlock()
-	for name, err := range refused {
-		if before[name] == nil {
+	for name, err := range refused.why {
+		if before.why[name] == nil {
 			c.log.ErrorContext(ctx, "records of a member are not taken", "origin", name.origin, "stream", name.stream.String(), "given_by", p.Name, telemetry.KeyErr, err)
 		}
 	}
 }
 
-func (c *Carrier) refuses(p Peer) bool {
+// refusedBy returns the chains of a peer that are left alone for now; none when it is time to try again.
+func (c *Carrier) refusedBy(p Peer) refusals {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.state(p.Origin).refused) > 0
+	r := c.state(p.Origin).refused
+	if time.Now().After(r.until) {
+		return refusals{}
+	}
+	return r
 }
 
 // state returns what is known of a peer. mu must be held.
@@ -287,7 +308,7 @@ func (c *Carrier) Peers(ctx context.Context) ([]PeerStatus, error) {
 	for i, p := range peers {
 		s := c.state(p.Origin)
 		all[i] = PeerStatus{Peer: p, Heard: s.heard, Problem: s.problem}
-		for _, err := range s.refused {
+		for _, err := range s.refused.why {
 			all[i].Refused = append(all[i].Refused, err.Error())
 		}
 		slices.Sort(all[i].Refused)

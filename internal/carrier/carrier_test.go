@@ -182,14 +182,15 @@ func TestACutIsNoticedAndHealed(t *testing.T) {
 		t.Cleanup(cancel)
 		return ctx
 	}
-	if err := a.c.Copied(within(), journal.State, a.write(t, journal.State, 1).Number); err != nil {
-		t.Errorf("a record was not copied: %v", err)
-	}
+	var err error
+	eventually(t, func() bool {
+		err = a.c.Copied(within(), journal.State, a.write(t, journal.State, 1).Number)
+		return err == nil
+	}, func() string { return fmt.Sprint("a record was not copied: ", err) })
 
 	b.down.Store(true)
 	b.srv.CloseClientConnections()
 	r := a.write(t, journal.State, 1)
-	var err error
 	eventually(t, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

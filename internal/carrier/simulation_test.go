@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -143,19 +144,14 @@ func (w *world) step() {
 		m.up()
 	case n == 18:
 		m.skew.Store(w.r.Int64N(int64(2*maxSkew)) - int64(maxSkew))
-	case w.r.IntN(4) == 0 && w.left() > w.perSite:
+	case w.r.IntN(4) == 0 && !w.hasLost(): // two copies outlive one loss
 		m.down()
 		m.lost = true
 	}
 }
 
-func (w *world) left() (n int) {
-	for _, m := range w.members {
-		if !m.lost {
-			n++
-		}
-	}
-	return n
+func (w *world) hasLost() bool {
+	return slices.ContainsFunc(w.members, func(m *simulated) bool { return m.lost })
 }
 
 func (w *world) heal() {
