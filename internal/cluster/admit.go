@@ -32,13 +32,13 @@ type joinRequest struct {
 
 // A joinAnswer makes it a member.
 type joinAnswer struct {
-	ID          string            `json:"id"`
-	Certificate []byte            `json:"certificate"` // DER
-	CA          []byte            `json:"ca"`          // DER
-	CAKey       []byte            `json:"ca_key,omitempty"`
-	Keys        map[string][]byte `json:"keys,omitempty"` // PEM by key id: what signs for agents
-	Member      Member            `json:"member"`
-	From        Member            `json:"from"` // whose journal to take
+	ID          string `json:"id"`
+	Certificate []byte `json:"certificate"` // DER
+	CA          []byte `json:"ca"`          // DER
+	CAKey       []byte `json:"ca_key,omitempty"`
+	Keys        Keys   `json:"keys,omitzero"`
+	Member      Member `json:"member"`
+	From        Member `json:"from"` // whose journal to take
 }
 
 const (

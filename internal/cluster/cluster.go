@@ -46,14 +46,20 @@ type Options struct {
 	Version string
 	SealKey string // as in package vault
 
-	// Keys returns what a new member of role server must hold to sign for agents: PEM by key id. nil gives nothing.
-	Keys func() (map[string][]byte, error)
+	// Keys returns what a new member of role server must hold. nil gives nothing.
+	Keys func() (Keys, error)
 
 	// Copied returns nil when another member has the record of that number, too; as in package ca. nil means that nobody is asked.
 	Copied func(ctx context.Context, number uint64) error
 
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // nil discards
+}
+
+// Keys are what all members of role server hold, and what is in no record.
+type Keys struct {
+	Authority map[string][]byte `json:"authority,omitempty"` // PEM by key id: what signs for agents
+	Store     []byte            `json:"store,omitempty"`     // of what stands for sensitive parameters
 }
 
 // A Cluster is a member's view of its troupe. Its methods may be called concurrently.

@@ -49,7 +49,7 @@ func newBench(t *testing.T) *bench {
 	b.addr = l.Addr().String()
 	b.Cluster, err = Open(t.Context(), t.TempDir(), b.j, Options{
 		Name: "a", Site: "east", Address: b.addr, Now: func() time.Time { return b.now },
-		Keys: func() (map[string][]byte, error) { return map[string][]byte{"ab": []byte("key")}, nil },
+		Keys: func() (Keys, error) { return Keys{Authority: map[string][]byte{"ab": []byte("key")}}, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func TestAFreshMachineBecomesAMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if joined.Self.Site != "west" || joined.From.Address != a.addr || string(joined.Keys["ab"]) != "key" {
+	if joined.Self.Site != "west" || joined.From.Address != a.addr || string(joined.Keys.Authority["ab"]) != "key" {
 		t.Errorf("joined = %+v", joined)
 	}
 	if said, err := greet(t.Context(), a.addr, joined.TLS); err != nil || said != "hello "+string(j.Origin()) {

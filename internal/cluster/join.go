@@ -41,10 +41,10 @@ const (
 
 // Joined is a machine that was admitted and has its certificate, but not yet the journal.
 type Joined struct {
-	From Member            // whose journal to take
-	Self Member            // what it is now
-	Keys map[string][]byte // PEM by key id: what signs for agents
-	TLS  *tls.Config       // of connections to From
+	From Member // whose journal to take
+	Self Member // what it is now
+	Keys Keys
+	TLS  *tls.Config // of connections to From
 
 	cluster *Cluster
 }

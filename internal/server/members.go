@@ -17,6 +17,7 @@ import (
 	"troupe/internal/config"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
+	"troupe/internal/store"
 	"troupe/internal/telemetry"
 )
 
@@ -123,6 +124,12 @@ func (m *member) copied(ctx context.Context, number uint64) error {
 	return m.carrier.Copied(ctx, journal.State, number)
 }
 
+// keys are what a new member gets from this one.
+func (m *member) keys() (cluster.Keys, error) {
+	authority, err := m.authority.Keys()
+	return cluster.Keys{Authority: authority, Store: m.store.Key()}, err
+}
+
 // catchUpMost bounds how long a member waits for others before it serves.
 const catchUpMost = 5 * time.Second
 
@@ -155,8 +162,11 @@ func Join(ctx context.Context, cfg *config.Config, o Options, invitation string,
 	if err != nil {
 		return self, err
 	}
-	if err := ca.TakeKeys(filepath.Join(cfg.Data, "ca"), "", joined.Keys); err != nil {
+	if err := ca.TakeKeys(filepath.Join(cfg.Data, "ca"), "", joined.Keys.Authority); err != nil {
 		return self, fmt.Errorf("keys of the certificate authority: %w", err)
+	}
+	if err := store.TakeKey(filepath.Join(cfg.Data, "store"), joined.Keys.Store); err != nil {
+		return self, err
 	}
 	transport := &http.Transport{TLSClientConfig: joined.TLS}
 	defer transport.CloseIdleConnections()

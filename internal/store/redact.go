@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+
+	"troupe/internal/atomicfile"
 )
 
 // This file takes the values of sensitive parameters out of a catalog before it is
@@ -44,33 +46,25 @@ func loadKey(dir string) ([]byte, error) {
 	}
 	key = make([]byte, keySize)
 	rand.Read(key) // never fails
-	if err := writeKey(path, key); err != nil {
+	if err := atomicfile.Write(path, key, 0o600); err != nil {
 		return nil, fmt.Errorf("write key for sensitive parameters: %w", err)
 	}
 	return key, nil
 }
 
-// writeKey leaves the whole key or none.
-func writeKey(path string, key []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
+// Key returns the key of what stands for sensitive parameters, for another member: with the same key, the same secret stands for
+// itself in the catalogs of all members.
+func (db *DB) Key() []byte { return db.key }
+
+// TakeKey gives a store that is not open yet the key of another member's.
+func TakeKey(dir string, key []byte) error {
+	if len(key) != keySize {
+		return fmt.Errorf("the key for sensitive parameters has %d bytes, not %d", len(key), keySize)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	_, err = f.Write(key)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Write(filepath.Join(dir, keyName), key, 0o600)
 }
 
 // Redact replaces in a catalog the value of each parameter that its resource lists
