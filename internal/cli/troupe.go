@@ -306,3 +306,51 @@ func newCAConflicts(c *common) *cobra.Command {
 		},
 	}
 }
+
+// siteLine is a site as this member sees it.
+type siteLine struct {
+	Site    string `json:"site"`
+	Members int    `json:"members"`
+	Heard   int    `json:"heard"`  // members that this one hears, itself included
+	Behind  uint64 `json:"behind"` // records that no member of it has told to have
+}
+
+func newSite(c *common) *cobra.Command {
+	list := &cobra.Command{
+		Use: "list", Short: "List sites, how many members of each are heard, and how far behind the best of them is", Args: noArgs,
+		Example: "  troupe site list",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				s, err := m.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				sites := sitesOf(s)
+				return c.print(sites, func(w *tabwriter.Writer) {
+					fmt.Fprintln(w, "SITE\tMEMBERS\tHEARD\tBEHIND")
+					for _, one := range sites {
+						fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", one.Site, one.Members, one.Heard, one.Behind)
+					}
+				})
+			})
+		},
+	}
+	return group("site", "Sites: list", list)
+}
+
+// sitesOf adds up members, which come sorted by site.
+func sitesOf(s adminapi.Status) []siteLine {
+	all := []siteLine{}
+	for _, m := range s.Members {
+		if len(all) == 0 || all[len(all)-1].Site != m.Site {
+			all = append(all, siteLine{Site: m.Site, Behind: m.Behind})
+		}
+		one := &all[len(all)-1]
+		one.Members++
+		one.Behind = min(one.Behind, m.Behind)
+		if m.State != adminapi.StateUnknown {
+			one.Heard++
+		}
+	}
+	return all
+}
