@@ -13,6 +13,10 @@ import (
 
 // This file compares a part of the corpus with recorded answers of the real server, which catalogs_test.go writes.
 
+// overflow is the node whose code includes itself for ever. The real server shows its web server's page of an exception in Java,
+// so only the status is compared: docs/compat.md.
+const overflow = "broken-cyclic-include.example.test"
+
 func TestCatalogsAreThoseRecordedFromPuppetServer(t *testing.T) {
 	dir := troupetest.TempDir(t)
 	if err := corpus.Install(t.Context(), dir); err != nil {
@@ -35,8 +39,8 @@ func TestCatalogsAreThoseRecordedFromPuppetServer(t *testing.T) {
 		t.Fatalf("%s has %d answers only", recording, len(list))
 	}
 	for _, r := range list {
-		if r.Certname == "broken-cyclic-include.example.test" {
-			continue // the words of Java's stack overflow against those of Ruby's; see docs/compat.md
+		if r.Certname == overflow {
+			continue
 		}
 		n, ok := nodes[r.Certname]
 		if !ok {
