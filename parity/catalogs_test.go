@@ -5,12 +5,14 @@ package parity
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -149,7 +151,8 @@ func start(t *testing.T, name, chroot string) *comparison {
 	got := newPeer(t, "troupe", member.Addr)
 
 	// The real server says the ids that troupe has for the same code, so that it makes static catalogs.
-	for _, n := range corpus.Nodes() {
+	// A node that is not compared must not export anything here alone, so it is asked only if no other has its environment.
+	for _, n := range append(selected(corpus.Nodes()), corpus.Nodes()...) {
 		id := filepath.Join(dir, "id."+n.Environment)
 		if _, err := os.Stat(id); err != nil {
 			write(t, id, got.codeID(t, n), 0o644)
@@ -255,6 +258,7 @@ func (c *comparison) compare(n corpus.Node, format string, got, want answer) {
 	if c.accounts {
 		number := []byte(`"owner":0,"group":0`)
 		gotBody, wantBody = owner.ReplaceAll(gotBody, number), owner.ReplaceAll(wantBody, number)
+		wantBody = binaryMessage.ReplaceAllFunc(wantBody, textOfBinary)
 	}
 	if got.status != want.status {
 		problems = append(problems, fmt.Sprintf("status %d, not %d", got.status, want.status))
@@ -279,6 +283,23 @@ func (c *comparison) compare(n corpus.Node, format string, got, want answer) {
 	}
 	c.different[format]++
 	c.t.Errorf("%s, %s: %s", n.Certname, format, strings.Join(problems, "; "))
+}
+
+// binaryMessage is what puppetserver 8.7.0 makes of a text with the server's own name: its JRuby takes the name of the host for
+// binary data. docs/compat.md.
+var binaryMessage = regexp.MustCompile(`"message":\{"__ptype":"Binary","__pvalue":"([^"]*)"\}`)
+
+func textOfBinary(message []byte) []byte {
+	text, err := base64.StdEncoding.DecodeString(string(binaryMessage.FindSubmatch(message)[1]))
+	if err != nil {
+		return message
+	}
+	quoted, err := json.Marshal(string(text))
+	if err != nil {
+		return message
+	}
+	// Catalogs leave > as it is.
+	return slices.Concat([]byte(`"message":`), bytes.ReplaceAll(quoted, []byte(`\u003e`), []byte(">")))
 }
 
 func isMsgpack(a answer) bool { return strings.Contains(a.contentType, "msgpack") }

@@ -129,7 +129,7 @@ func parseCatalogV4(body []byte) (*catalogV4, error) {
 		v4.Options.LogLevel = "info" // as the real server's process
 	case "debug", "info", "warning", "err":
 	default:
-		return nil, badRequest("Invalid input: log_level %q is none of debug, info, warning, err", v4.Options.LogLevel)
+		return nil, badRequest("Invalid input: log_level %.100q is none of debug, info, warning, err", v4.Options.LogLevel)
 	}
 	var err error
 	if v4.name, err = puppet.ParseCertname(v4.Certname); err != nil {
@@ -143,7 +143,7 @@ func parseCatalogV4(body []byte) (*catalogV4, error) {
 func badInput(within string, err error) error {
 	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
 	if !ok {
-		return badRequest("Invalid input: %s", strings.TrimPrefix(err.Error(), "json: "))
+		return badRequest("Invalid input: %.300s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	where := strings.Trim(within+"."+wrong.Field, ".")
 	if where == "" {
@@ -157,7 +157,7 @@ func badInput(within string, err error) error {
 		want = "a string"
 	default: // all others are objects
 	}
-	return badRequest("Invalid input: %s is %s instead of %s", where, wrong.Value, want)
+	return badRequest("Invalid input: %.300s is %s instead of %s", where, wrong.Value, want)
 }
 
 // factsV4 takes the facts of the request, else the stored ones.

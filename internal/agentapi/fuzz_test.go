@@ -70,6 +70,8 @@ func FuzzCatalogV4(f *testing.F) {
 	f.Add(`{"certname":"agent.example.test","persistence":{"facts":true,"catalog":false},"environment":"production","facts":{"values":{"a":{"b":[1,null]}}},"trusted_facts":{"values":{"certname":"x","extensions":{"pp_role":"web"}}},"options":{"capture_logs":true,"log_level":"debug"}}`)
 	f.Add(`{"certname":"agent.example.test","persistence":{},"environment":"production","facts":{"values":{"trusted":[]}}}`)
 	f.Add(`{"certname":1,"persistence":null,"facts":{"values":null}}`)
+	f.Add(`{"` + strings.Repeat("no such field ", 200) + `":1}`)
+	f.Add(`{"certname":"a","persistence":{"facts":true,"catalog":true},"environment":"production","options":{"log_level":"` + strings.Repeat("x", 3000) + `"}}`)
 	s := newSite(f, siteOptions{})
 	f.Fuzz(func(t *testing.T, body string) {
 		s := s.on(t)
