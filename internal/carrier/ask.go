@@ -73,7 +73,7 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 		if !c.fetching.try(name) {
 			continue // another member is giving it just now
 		}
-		err := c.fetch(ctx, ask, h)
+		err := fetch(ctx, c.j, ask, h, func(int) {})
 		c.fetching.unlock(name)
 		if isRefusal(err) {
 			// The other chains must not wait for this one. What is refused later than another is tried again with it.
@@ -124,23 +124,24 @@ func compareEnds(own, theirs []journal.Head) map[chain]error {
 	return forks
 }
 
-// fetch takes a chain as far as the other member has it by now.
-func (c *Carrier) fetch(ctx context.Context, ask Asker, h journal.Head) error {
+// fetch takes a chain as far as the other member has it by now. came hears how many records each answer had.
+func fetch(ctx context.Context, j *journal.Journal, ask Asker, h journal.Head, came func(n int)) error {
 	for {
-		after, err := c.j.Last(ctx, h.Origin, h.Stream)
+		after, err := j.Last(ctx, h.Origin, h.Stream)
 		if err != nil {
 			return err
 		}
 		if after >= h.Last {
 			return nil
 		}
-		n, err := ask.records(ctx, c.j, h, after)
+		n, err := ask.records(ctx, j, h, after)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return fmt.Errorf("%s record %d of member %s was promised and is not there", h.Stream, after+1, h.Origin)
 		}
+		came(n)
 	}
 }
 
@@ -160,24 +161,13 @@ func Fill(ctx context.Context, j *journal.Journal, ask Asker, progress func(done
 		total += h.Last - h.Base
 	}
 	for _, h := range more {
-		for {
-			after, err := j.Last(ctx, h.Origin, h.Stream)
-			if err != nil {
-				return err
-			}
-			if after >= h.Last {
-				break
-			}
-			n, err := ask.records(ctx, j, h, after)
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				return fmt.Errorf("%s record %d of member %s was promised and is not there", h.Stream, after+1, h.Origin)
-			}
+		err := fetch(ctx, j, ask, h, func(n int) {
 			if done += uint64(n); progress != nil {
 				progress(done, total)
 			}
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -37,7 +37,7 @@ type Peer struct {
 type Options struct {
 	// Peers returns the other members and a channel that is closed when they change.
 	Peers func() ([]Peer, <-chan struct{})
-	// Dialer makes connections to a peer and makes sure that it is the one.
+	// Dial returns what asks a peer, and makes sure that it is the one.
 	Dial func(Peer) Asker
 
 	Log        *slog.Logger          // nil discards

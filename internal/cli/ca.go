@@ -307,3 +307,32 @@ func newCAExpirations(c *common) *cobra.Command {
 	}
 	return cmd
 }
+
+func newCAConflicts(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "conflicts", Short: "List names for which two members have signed different keys", Args: noArgs,
+		Long: "List names for which two members have signed different keys, as may happen while they are cut off from\n" +
+			"each other. Both certificates are good until one is revoked; the setting ca.conflict: revoke-later does that.",
+		Example: "  troupe ca conflicts",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				all, err := m.Conflicts(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return c.print(all, func(w *tabwriter.Writer) {
+					if len(all) == 0 {
+						fmt.Fprintln(w, "No conflicts")
+						return
+					}
+					fmt.Fprintln(w, "CERTNAME\tSIGNED\tSERIAL\tBY")
+					for _, conflict := range all {
+						for _, one := range conflict.Certificates {
+							fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", conflict.Certname, one.Signed.Format(time.RFC3339), one.Serial, one.Origin)
+						}
+					}
+				})
+			})
+		},
+	}
+}

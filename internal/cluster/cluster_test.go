@@ -269,8 +269,11 @@ func TestTheOrderOfRecordsDoesNotMatter(t *testing.T) {
 			}
 		}
 		got := b.Members()
+		if len(got) != len(want) {
+			t.Fatalf("turn %d: %+v, want %+v", turn, got, want)
+		}
 		for i := range got {
-			if len(got) != len(want) || got[i].Origin != want[i].Origin || got[i].Site != want[i].Site {
+			if got[i].Origin != want[i].Origin || got[i].Site != want[i].Site {
 				t.Fatalf("turn %d: %+v, want %+v", turn, got, want)
 			}
 		}
