@@ -130,7 +130,7 @@ func (p *parts) run(t testing.TB, fn func(context.Context) error) {
 // dial waits until the member listens.
 func dial(t testing.TB, data string) *adminapi.Client {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	for tick := time.Tick(5 * time.Millisecond); ; {
 		c, err := adminapi.Dial(ctx, data)

@@ -427,7 +427,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		t.Errorf("checkpoint: %v", err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 		defer cancel()
 		if err := j.Run(ctx); err != nil {
 			t.Errorf("Run = %v", err)

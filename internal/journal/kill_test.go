@@ -49,7 +49,7 @@ func TestKilledProcessLosesNothingItAcknowledged(t *testing.T) {
 
 func killOnce(t *testing.T, dir string, acked map[string]string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), "JOURNAL_TEST_CHILD=append", "JOURNAL_TEST_DIR="+dir)

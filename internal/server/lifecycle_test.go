@@ -71,7 +71,7 @@ func (s *serviceManager) list() []string {
 }
 
 func (s *serviceManager) ready(t *testing.T, _ *member) {
-	troupetest.Eventually(t, 10*time.Second, "a pet of the watchdog", func() bool { return slices.Contains(s.list(), "WATCHDOG=1") })
+	troupetest.Eventually(t, troupetest.Patience, "a pet of the watchdog", func() bool { return slices.Contains(s.list(), "WATCHDOG=1") })
 	if n := count(s.list(), "READY=1"); n != 1 {
 		t.Errorf("READY=1 %d times in %q, want once", n, s.list())
 	}
@@ -79,7 +79,7 @@ func (s *serviceManager) ready(t *testing.T, _ *member) {
 
 // reloading comes after the stories that reload, well and badly.
 func (s *serviceManager) reloading(t *testing.T, _ *member) {
-	troupetest.Eventually(t, 10*time.Second, "the last reload is over", func() bool {
+	troupetest.Eventually(t, troupetest.Patience, "the last reload is over", func() bool {
 		last := slices.DeleteFunc(s.list(), func(h string) bool { return h == "WATCHDOG=1" })
 		return last[len(last)-1] == "READY=1"
 	})
@@ -161,7 +161,7 @@ func reloads(t *testing.T, m *member) {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	troupetest.Eventually(t, 10*time.Second, "SIGHUP brings the new rules", func() bool { return ask() == http.StatusOK })
+	troupetest.Eventually(t, troupetest.Patience, "SIGHUP brings the new rules", func() bool { return ask() == http.StatusOK })
 	if !reused.all() {
 		t.Error("a reload dropped the open connection")
 	}
@@ -244,13 +244,13 @@ func stops(t *testing.T, m *member, heard *serviceManager) {
 		finished <- result{code, body, err}
 	}()
 	watch := m.client(t, m.identity(t, "watch.example.test"))
-	troupetest.Eventually(t, 20*time.Second, "the compile runs", func() bool {
+	troupetest.Eventually(t, troupetest.Patience, "the compile runs", func() bool {
 		_, page := get(t, watch, "/metrics")
 		return strings.Contains(page, "troupe_http_requests_in_flight 2\n") // this one and the compile
 	})
 
 	m.cancel()
-	troupetest.Eventually(t, 10*time.Second, "new connections are refused", func() bool {
+	troupetest.Eventually(t, troupetest.Patience, "new connections are refused", func() bool {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", m.addr)
 		if err == nil {
 			_ = conn.Close()
@@ -266,7 +266,7 @@ func stops(t *testing.T, m *member, heard *serviceManager) {
 		t.Errorf("the compile that ran: %d %.300s (%v), want its catalog", r.code, r.body, r.err)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	select {
 	case err := <-m.ended:

@@ -117,7 +117,7 @@ func startMember(t *testing.T) *member {
 			t.Logf("log of the member:\n%s", m.log)
 		}
 	})
-	troupetest.Eventually(t, time.Minute, "the member writes its address", func() bool {
+	troupetest.Eventually(t, troupetest.Patience, "the member writes its address", func() bool {
 		select {
 		case err := <-m.ended:
 			m.ended <- err

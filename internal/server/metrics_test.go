@@ -40,7 +40,7 @@ func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- metricsMember(addr).runMetrics(ctx) }()
-	limit, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	limit, stop := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer stop()
 	var page string
 	for tick := time.Tick(5 * time.Millisecond); page == ""; {

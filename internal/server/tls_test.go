@@ -146,7 +146,7 @@ func strangers(t *testing.T, m *member) {
 		t.Errorf("while it is valid: %v", err)
 	}
 	// A client of its own for each: no session may carry it over the end.
-	troupetest.Eventually(t, 20*time.Second, "the expired certificate is refused", func() bool {
+	troupetest.Eventually(t, troupetest.Patience, "the expired certificate is refused", func() bool {
 		_, err := m.handshake(t, m.tls(short))
 		return err != nil
 	})

@@ -44,7 +44,7 @@ func observed(t *testing.T, m *member) {
 	}
 
 	var mine, other []map[string]any
-	troupetest.Eventually(t, 10*time.Second, "both requests are logged", func() bool {
+	troupetest.Eventually(t, troupetest.Patience, "both requests are logged", func() bool {
 		mine, other = nil, nil
 		for _, l := range m.log.lines(t, "request") {
 			switch l["path"] {
@@ -166,7 +166,7 @@ func holders(t *testing.T, m *member) {
 	if code, answer := get(t, m.client(t, nil), "/status/v1/simple"); code != http.StatusOK {
 		t.Errorf("afterwards: %d %s, want 200", code, answer)
 	}
-	troupetest.Eventually(t, 10*time.Second, "the two half requests are logged as the client's fault", func() bool {
+	troupetest.Eventually(t, troupetest.Patience, "the two half requests are logged as the client's fault", func() bool {
 		n := 0
 		for _, l := range m.log.lines(t, "request") {
 			if s, _ := l["status"].(float64); l["path"] == "/puppet-ca/v1/certificate_request/half.example.test" && s >= 400 && s < 500 {
@@ -216,10 +216,10 @@ func held(ctx context.Context, conn net.Conn, say string, drip bool) (time.Durat
 func leaks(t *testing.T, m *member) {
 	cert := m.identity(t, "many.example.test")
 	m.crowd(t, cert)
-	troupetest.Eventually(t, 20*time.Second, "all is quiet again", quiet)
+	troupetest.Eventually(t, troupetest.Patience, "all is quiet again", quiet)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	m.crowd(t, cert)
-	troupetest.Eventually(t, 20*time.Second, fmt.Sprintf("no more than %d goroutines and %d files again", goroutines, files), func() bool {
+	troupetest.Eventually(t, troupetest.Patience, fmt.Sprintf("no more than %d goroutines and %d files again", goroutines, files), func() bool {
 		return quiet() && runtime.NumGoroutine() <= goroutines+3 && openFiles(t) <= files+3
 	})
 }

@@ -210,7 +210,7 @@ func TestFullStoreSaysThatTheRecordIsStored(t *testing.T) {
 
 func TestRunFollowsTheJournal(t *testing.T) {
 	m := newMember(t, Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	done := make(chan error)
 	go func() { done <- m.Run(ctx) }()

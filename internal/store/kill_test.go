@@ -55,7 +55,7 @@ func TestKilledProcessLosesNothingItSaved(t *testing.T) {
 
 func killOnce(t *testing.T, dir string, reports map[string]bool, lastFacts map[string]int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), "STORE_TEST_DIR="+dir)

@@ -25,7 +25,7 @@ import (
 // dial opens a connection over which a test says what it likes.
 func (m *afflicted) dial(t *testing.T, pair ...tls.Certificate) *tls.Conn {
 	t.Helper()
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: startLimit}, Config: &tls.Config{RootCAs: m.roots, ServerName: "localhost", Certificates: pair}}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: Patience}, Config: &tls.Config{RootCAs: m.roots, ServerName: "localhost", Certificates: pair}}
 	conn, err := d.DialContext(t.Context(), "tcp", m.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestCertificatesThatAreNotGoodAreRefusedAndToldOnce(t *testing.T) {
 	refuse := func(t *testing.T, pair tls.Certificate, log string) {
 		t.Helper()
 		m.forget(t)
-		client := &http.Client{Timeout: startLimit, Transport: &http.Transport{
+		client := &http.Client{Timeout: Patience, Transport: &http.Transport{
 			DisableKeepAlives: true, TLSClientConfig: &tls.Config{
 				RootCAs: m.roots, ServerName: "localhost",
 				// Like an agent: Go's own choice leaves out what the server's list of authorities does not have.
@@ -139,7 +139,7 @@ func TestCertificatesThatAreNotGoodAreRefusedAndToldOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		Eventually(t, 20*time.Second, "the certificate expires", func() bool { return time.Now().After(leaf.NotAfter.Add(time.Second)) })
+		Eventually(t, Patience, "the certificate expires", func() bool { return time.Now().After(leaf.NotAfter.Add(time.Second)) })
 		refuse(t, short, "certificate has expired")
 	})
 	t.Run("revoked", func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestMoreConnectionsThanAllowedWaitAndFilesAreLeftForCompiles(t *testing.T) 
 
 	waiting := make(chan error, 1)
 	go func() {
-		late := &http.Client{Timeout: startLimit, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: m.roots, ServerName: "localhost"}}}
+		late := &http.Client{Timeout: Patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: m.roots, ServerName: "localhost"}}}
 		got, err := tryAsk(t, m, late, get("", "", "/status/v1/simple"))
 		if err == nil && got.status != http.StatusOK {
 			err = fmt.Errorf("status %d", got.status)

@@ -64,7 +64,7 @@ func TestAFileSystemThatTurnsReadOnlyRefusesWritesAndServesReads(t *testing.T) {
 	}
 
 	m.Kill() // what it would write when it stops cannot be written
-	Eventually(t, startLimit, "the last files on the disk are closed", func() bool { return syscall.Unmount(disk, 0) == nil })
+	Eventually(t, Patience, "the last files on the disk are closed", func() bool { return syscall.Unmount(disk, 0) == nil })
 	run(t, exec.CommandContext(t.Context(), "sh", "-c", `e2fsck -p "$0"; test $? -le 1`, image)) // 1: mended
 	run(t, exec.CommandContext(t.Context(), "mount", "-o", "loop", image, disk))
 	m.MustCLI("journal", "verify")

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // smallDisk mounts a file system of its own. The member's data lie in its folder data.
@@ -127,7 +126,7 @@ func TestAFullDiskRefusesEveryWriteInWordsAndLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.serves(t)
-	Eventually(t, 10*time.Second, "with room again the new code is served", func() bool {
+	Eventually(t, Patience, "with room again the new code is served", func() bool {
 		return strings.Contains(ask(t, m, m.node, catalogOf(wellNode, "production")).body, `"two"`)
 	})
 	m.said(t, "INFO", "journal commits succeed again")

@@ -22,7 +22,7 @@ import (
 // startFails runs a member that has to end by itself, and returns what it said.
 func startFails(t *testing.T, data, config string, flags ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	file := filepath.Join(TempDir(t), "troupe.yaml")
 	writeFile(t, file, config)

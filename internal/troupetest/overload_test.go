@@ -36,10 +36,10 @@ func TestAgentsThatCannotComeBackAreServedUnderOverload(t *testing.T) {
 		begin(Puppet7)
 	}
 	client := s.Client()
-	Eventually(t, startLimit, "one agent is served and three wait", func() bool { return queueLength(t, client, s) == 3 })
+	Eventually(t, Patience, "one agent is served and three wait", func() bool { return queueLength(t, client, s) == 3 })
 	begin(Puppet8)
 	begin(Puppet8)
-	Eventually(t, startLimit, "both other agents are sent away", func() bool {
+	Eventually(t, Patience, "both other agents are sent away", func() bool {
 		log := readFile(t, filepath.Join(filepath.Dir(s.Environments), "server.log"))
 		return strings.Contains(log, "node4.example.test status=503") && strings.Contains(log, "node5.example.test status=503")
 	})

@@ -101,7 +101,7 @@ func (d *PuppetDB) startPostgres(t *testing.T) string {
 	run(t, as("initdb", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", data))
 	startProcess(t, "postgres", filepath.Join(d.Dir, "postgres.log"),
 		as("postgres", "-D", data, "-p", port, "-h", "127.0.0.1", "-k", dir, "-c", "fsync=off"))
-	Eventually(t, startLimit, "PostgreSQL answers", func() bool {
+	Eventually(t, Patience, "PostgreSQL answers", func() bool {
 		return as("pg_isready", "-q", "-h", "127.0.0.1", "-p", port).Run() == nil
 	})
 	for _, step := range []string{"create role puppetdb login", "create database puppetdb owner puppetdb"} {

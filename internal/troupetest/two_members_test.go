@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 type memberLine struct {
@@ -51,7 +50,7 @@ func TestAnAgentEnrolsAtOneSiteAndRunsAtTheOther(t *testing.T) {
 	}
 	agent.Server = west.Addr
 	agent.Run().want(t, 2, "a run at west")
-	Eventually(t, 10*time.Second, "the report of the run at west is at east", func() bool { return len(east.Reports("web1.example.test")) == 2 })
+	Eventually(t, Patience, "the report of the run at west is at east", func() bool { return len(east.Reports("web1.example.test")) == 2 })
 	if m := east.members(); m["west.example.test"].Site != "west" || m["west.example.test"].State != "connected" || m["east.example.test"].State != "self" {
 		t.Errorf("status at east: %+v", m)
 	}
@@ -59,7 +58,7 @@ func TestAnAgentEnrolsAtOneSiteAndRunsAtTheOther(t *testing.T) {
 	// Revoked here, refused there.
 	east.MustCLI("ca", "revoke", "--certname", "web1.example.test")
 	identity := agent.Identity()
-	Eventually(t, time.Second, "a certificate that was revoked at east is refused at west", func() bool {
+	Eventually(t, Patience, "a certificate that was revoked at east is refused at west", func() bool {
 		answer, err := west.Client(identity).Get(west.URL("/puppet/v3/node/web1.example.test"))
 		if err == nil {
 			answer.Body.Close()
@@ -69,7 +68,7 @@ func TestAnAgentEnrolsAtOneSiteAndRunsAtTheOther(t *testing.T) {
 
 	// One of them dies; the other does everything.
 	east.Kill()
-	Eventually(t, 30*time.Second, "west notices that east is away", func() bool { return west.members()["east.example.test"].State == "unknown" })
+	Eventually(t, Patience, "west notices that east is away", func() bool { return west.members()["east.example.test"].State == "unknown" })
 	second := NewAgent(t, Puppet7, "web2.example.test", west.Addr)
 	second.Run().want(t, 2, "a new agent while east is away")
 	west.MustCLI("ca", "generate", "--certname", "made.example.test", "--to", t.TempDir())
@@ -95,7 +94,7 @@ func TestAMemberIsRemovedForGood(t *testing.T) {
 	a := StartServer(t, ServerOptions{Certname: "a.example.test", Config: aPort})
 	a.MustCLI("init")
 	b := StartServer(t, ServerOptions{Certname: "b.example.test", Data: Join(t, a, "west", "b.example.test", bPort), Config: bPort})
-	Eventually(t, 30*time.Second, "both are connected", func() bool {
+	Eventually(t, Patience, "both are connected", func() bool {
 		return a.members()["b.example.test"].State == "connected" && b.members()["a.example.test"].State == "connected"
 	})
 	a.MustCLI("remove", "b.example.test")
@@ -103,7 +102,7 @@ func TestAMemberIsRemovedForGood(t *testing.T) {
 		t.Errorf("the certificate of the removed member is %s", got)
 	}
 	b.MustCLI("ca", "generate", "--certname", "late.example.test", "--to", t.TempDir())
-	Eventually(t, 30*time.Second, "the removed member knows that nobody speaks to it", func() bool { return b.members()["a.example.test"].State != "connected" })
+	Eventually(t, Patience, "the removed member knows that nobody speaks to it", func() bool { return b.members()["a.example.test"].State != "connected" })
 	if _, there := a.Certificates()["late.example.test"]; there {
 		t.Error("what a removed member signed is taken")
 	}
@@ -120,7 +119,7 @@ func TestASignedCertificateOutlivesTheMemberThatSignedIt(t *testing.T) {
 	a := StartServer(t, ServerOptions{Certname: "a.example.test", Config: aPort, Autosign: true})
 	a.MustCLI("init")
 	b := StartServer(t, ServerOptions{Certname: "b.example.test", Data: Join(t, a, "west", "b.example.test", bPort), Config: bPort})
-	Eventually(t, 30*time.Second, "both are connected", func() bool { return a.members()["b.example.test"].State == "connected" })
+	Eventually(t, Patience, "both are connected", func() bool { return a.members()["b.example.test"].State == "connected" })
 
 	client := a.Client()
 	var mu sync.Mutex
@@ -151,7 +150,7 @@ func TestASignedCertificateOutlivesTheMemberThatSignedIt(t *testing.T) {
 			}
 		})
 	}
-	Eventually(t, time.Minute, "fifty certificates are signed", func() bool { mu.Lock(); defer mu.Unlock(); return len(signed) >= 50 })
+	Eventually(t, Patience, "fifty certificates are signed", func() bool { mu.Lock(); defer mu.Unlock(); return len(signed) >= 50 })
 	a.Kill()
 	clients.Wait()
 

@@ -107,7 +107,7 @@ func (r *rig) stop() {
 			r.t.Errorf("Run returned %v", err)
 		}
 		r.stopped <- nil
-	case <-time.After(2 * time.Minute):
+	case <-time.After(4 * time.Minute):
 		stacks := make([]byte, 1<<20)
 		r.t.Fatalf("the pool does not stop\n%s", stacks[:runtime.Stack(stacks, true)])
 	}
