@@ -27,6 +27,8 @@ type plan struct {
 	conf       []byte // of environment.conf as the workers see it
 	warnings   []string
 	missing    []string // paths that would be scanned if they existed
+
+	content map[Content]*node // made when somebody asks for it
 }
 
 // environmentsLabel is the folder of a snapshot that Ruby gets as environmentpath.

@@ -126,7 +126,9 @@ func New(o Options) (*Repo, error) {
 		return nil, err
 	}
 	for _, b := range built {
-		r.environment(b.environment)
+		if err := r.environment(b.environment).restoreDeployed(b.id); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
 }
@@ -140,8 +142,9 @@ func (r *Repo) SetFileMounts(mounts []FileMount) { r.mounts.Store(&mounts) }
 // wait for a deploy that is still writing.
 //
 // A folder that cannot be read leaves the last good version in service; without
-// one the error says what to mend. Who keeps the version for longer than a
-// request must Retain it at once.
+// one the error says what to mend. A version that was deployed for all members
+// ([Repo.Pin]) serves whatever the folder holds. Who keeps the version for longer
+// than a request must Retain it at once.
 func (r *Repo) Current(ctx context.Context, e puppet.Environment) (*Version, error) {
 	r.mu.Lock()
 	env := r.environments[e]
@@ -164,7 +167,7 @@ func (r *Repo) Newest(e puppet.Environment) *Version {
 	if env == nil {
 		return nil
 	}
-	return env.current()
+	return env.serving()
 }
 
 // Version returns the version of that content id if it is still kept.

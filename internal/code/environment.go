@@ -1,6 +1,7 @@
 package code
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +41,9 @@ type environment struct {
 	restored bool          // guarded by scanning: cache was filled from disk
 
 	mu       sync.Mutex
-	now      *Version
-	failure  error // of the last scan
+	now      *Version // of the folder
+	pinned   *Version // was deployed and serves in its place, if there is one
+	failure  error    // of the last scan
 	versions map[string]*Version
 	users    map[string]*atomic.Int64
 	asked    time.Time // last request
@@ -73,11 +75,20 @@ func newEnvironment(r *Repo, name puppet.Environment) *environment {
 	}
 }
 
-// fresh returns the current version, after a scan if one is needed.
+// fresh returns the version that serves, after a scan if one is needed.
 func (e *environment) fresh(ctx context.Context) (*Version, error) {
 	e.mu.Lock()
 	e.asked = time.Now()
+	pinned := e.pinned
 	e.mu.Unlock()
+	if pinned != nil {
+		return pinned, nil
+	}
+	return e.folder(ctx)
+}
+
+// folder returns what the environment's folder holds, after a scan if one is needed.
+func (e *environment) folder(ctx context.Context) (*Version, error) {
 	if v, err, ok := e.upToDate(); ok {
 		return v, err
 	}
@@ -318,10 +329,18 @@ func (e *environment) restore() {
 	}
 }
 
+// current returns what the folder was last seen to hold; nil before the first scan.
 func (e *environment) current() *Version {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.now
+}
+
+// serving is what requests get without looking at the folder; nil if that is not known.
+func (e *environment) serving() *Version {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return cmp.Or(e.pinned, e.now)
 }
 
 func (e *environment) known(id string) *Version {

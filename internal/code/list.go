@@ -65,6 +65,11 @@ func (r *Repo) Environments(ctx context.Context) ([]EnvironmentInfo, error) {
 			all = append(all, r.info(name, filepath.Join(dir, entry.Name())))
 		}
 	}
+	for _, e := range r.active() { // deployed to all members, and without a folder on this one
+		if v := e.deployedVersion(); v != nil && !seen[e.name] {
+			all = append(all, EnvironmentInfo{Name: e.name, Path: v.Path(), Settings: v.Settings, Current: v.ID})
+		}
+	}
 	slices.SortFunc(all, func(a, b EnvironmentInfo) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	return all, nil
 }
@@ -81,6 +86,10 @@ func (r *Repo) info(name puppet.Environment, dir string) EnvironmentInfo {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.pinned != nil { // whatever the folder says
+		i.Settings, i.Current, i.Err = e.pinned.Settings, e.pinned.ID, nil
+		return i
+	}
 	if e.now != nil {
 		i.Current = e.now.ID
 	}

@@ -19,7 +19,7 @@ import (
 
 const (
 	manifestFile   = "manifest.json"
-	manifestFormat = 1
+	manifestFormat = 2
 )
 
 // manifest is the file's form. Folders of the modulepath are written as pairs of
@@ -32,6 +32,7 @@ type manifest struct {
 	ModulePath  [][2]string        `json:"modulepath"`
 	BasePath    [][2]string        `json:"basemodulepath"`
 	Manifest    string             `json:"manifest"`
+	Conf        []byte             `json:"conf"` // environment.conf as rendered
 	Warnings    []string           `json:"warnings,omitempty"`
 	Missing     []string           `json:"missing,omitempty"`
 }
@@ -67,7 +68,7 @@ type manifestNode struct {
 func (s *snapshots) writeManifest(dir string, env puppet.Environment, p *plan) error {
 	m := manifest{
 		Format: manifestFormat, Environment: env, Settings: plainSettings(p.settings),
-		ModulePath: pairs(p.modulePath), BasePath: pairs(p.basePath), Manifest: p.manifest,
+		ModulePath: pairs(p.modulePath), BasePath: pairs(p.basePath), Manifest: p.manifest, Conf: p.conf,
 		Warnings: p.warnings, Missing: p.missing,
 	}
 	for _, r := range p.tree.roots {
@@ -137,12 +138,16 @@ func (s *snapshots) readManifest(id string) (puppet.Environment, *plan, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("reading the manifest of version %s: %w", id, err)
 	}
+	return parseManifest(id, text)
+}
+
+func parseManifest(id string, text []byte) (puppet.Environment, *plan, error) {
 	var m manifest
 	if err := json.Unmarshal(text, &m); err != nil {
 		return "", nil, fmt.Errorf("decoding the manifest of version %s: %w", id, err)
 	}
 	if m.Format != manifestFormat {
-		return "", nil, fault.New(fault.NotFound, "version %s was kept by another release of troupe", id)
+		return "", nil, fault.New(fault.NotFound, "version %s was made by another release of troupe", id)
 	}
 	p, err := m.plan()
 	if err != nil {
@@ -152,7 +157,7 @@ func (s *snapshots) readManifest(id string) (puppet.Environment, *plan, error) {
 }
 
 func (m *manifest) plan() (*plan, error) {
-	p := &plan{tree: &tree{}, settings: Settings(m.Settings), manifest: m.Manifest, warnings: m.Warnings, missing: m.Missing}
+	p := &plan{tree: &tree{}, settings: Settings(m.Settings), manifest: m.Manifest, conf: m.Conf, warnings: m.Warnings, missing: m.Missing}
 	for _, r := range m.Roots {
 		n, err := r.Node.thaw()
 		if err != nil {

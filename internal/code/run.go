@@ -57,7 +57,7 @@ func (r *Repo) refreshAll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if e.idle() || r.folder(e.name) == "" {
+		if e.idle() || e.deployedVersion() != nil || r.folder(e.name) == "" {
 			continue
 		}
 		e.ahead(ctx)
@@ -169,6 +169,8 @@ func (e *environment) needs(b builtVersion, newer int) bool {
 	users := e.users[b.id]
 	switch {
 	case users != nil && users.Load() > 0:
+		return true
+	case e.pinned != nil && e.pinned.ID == b.id:
 		return true
 	case time.Since(b.at) < minAge:
 		return true

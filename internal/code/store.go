@@ -37,8 +37,8 @@ const (
 )
 
 // openSnapshots makes the folder ready. What a crashed build left is removed;
-// after a crash of the machine everything is, because nothing here is fsynced and
-// making it again takes seconds.
+// after a crash of the machine everything is but what was deployed, because nothing
+// else here is fsynced and making it again takes seconds.
 func openSnapshots(dir string, group int) (*snapshots, error) {
 	mode := fs.FileMode(0o755)
 	if group != 0 {
@@ -61,8 +61,16 @@ func openSnapshots(dir string, group int) (*snapshots, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the kernel's boot id: %w", err)
 	}
+	s := &snapshots{dir: dir}
+	var whole []salvaged
 	if last, err := os.ReadFile(filepath.Join(dir, bootFile)); err != nil || !bytes.Equal(last, boot) {
-		stale = append(stale, blobsDir, versionsDir)
+		if whole, err = s.salvage(); err != nil {
+			return nil, err
+		}
+		stale = append(stale, versionsDir)
+		if len(whole) == 0 {
+			stale = append(stale, blobsDir)
+		}
 	}
 	for _, name := range stale {
 		if err := removeTree(filepath.Join(dir, name)); err != nil {
@@ -77,7 +85,7 @@ func openSnapshots(dir string, group int) (*snapshots, error) {
 	if err := os.WriteFile(filepath.Join(dir, bootFile), boot, 0o644); err != nil {
 		return nil, fmt.Errorf("noting the boot id: %w", err)
 	}
-	return &snapshots{dir: dir}, nil
+	return s, s.rebuild(whole)
 }
 
 // makeDir creates a folder that everybody may read, whatever the umask.

@@ -26,6 +26,7 @@ type Version struct {
 	Settings        Settings    // as environment.conf has them, with original paths
 	Paths           [][2]string // snapshot path and original path, longest first: put the second for the first in what people read
 	Warnings        []string    // what of the folder is not served, and why
+	ConfigVersion   string      // of catalogs, where no script can be asked for it; "" asks the script, or the clock
 	Built           time.Time   // when this state was first seen by this process
 
 	repo    *Repo
@@ -33,6 +34,9 @@ type Version struct {
 	modules []*Module
 	users   *atomic.Int64 // shared by all Versions of one snapshot
 }
+
+// Path is the environment's folder, where the version was made.
+func (v *Version) Path() string { return v.plan.tree.roots[0].original }
 
 // Retain keeps the snapshot on disk until a matching Release.
 func (v *Version) Retain() { v.users.Add(1) }

@@ -23,6 +23,7 @@ type openCommand struct {
 	EnvironmentPath string             `json:"environmentpath"`
 	BaseModulePath  []string           `json:"basemodulepath"`
 	Paths           [][2]string        `json:"paths"`
+	ConfigVersion   string             `json:"config_version"` // "" asks the environment's own script
 	Settings        map[string]string  `json:"settings"`
 	Limits          limits             `json:"limits"`
 }

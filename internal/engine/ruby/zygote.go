@@ -335,7 +335,7 @@ func (p *Pool) openZygote(ctx context.Context, z *zygote, log *slog.Logger) erro
 	defer cancel()
 	e, err := z.control.command(ctx, openCommand{
 		Op: "open", Environment: z.key.environment, Root: z.version.Root, EnvironmentPath: z.version.EnvironmentPath, BaseModulePath: z.version.BaseModulePath,
-		Paths: z.version.Paths, Settings: p.settings(), Limits: limits{Memory: 2 * p.o.MaxMemory},
+		Paths: z.version.Paths, ConfigVersion: z.version.ConfigVersion, Settings: p.settings(), Limits: limits{Memory: 2 * p.o.MaxMemory},
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("opening environment %s: %w", z.key.environment, err)

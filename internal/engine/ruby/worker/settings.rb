@@ -1,4 +1,5 @@
 require 'delegate'
+require 'shellwords'
 
 module Troupe
   # Settings sets Puppet up as the library of one server for one environment.
@@ -77,18 +78,21 @@ module Troupe
     def pin(open)
       loader = Puppet.lookup(:environments)
       environment = loader.get!(open['environment'])
-      run_version_script_on_the_original(environment, open['paths'])
+      answer_for_the_version_script(environment, open)
       Puppet.push_context({ environments: Pinned.new(loader, environment), current_environment: environment },
                           'one environment for one process')
       environment
     end
 
-    # A config_version script asks git, and a snapshot has no repository.
-    def run_version_script_on_the_original(environment, paths)
+    # A config_version script asks git, and a snapshot has no repository: it runs on the
+    # original, or has run where the original is and its answer came with the version.
+    def answer_for_the_version_script(environment, open)
       command = environment.config_version
       return if command.nil? || command.empty?
 
-      paths.each { |snapshot, original| command = command.gsub(snapshot, original) if File.directory?(original) }
+      open['paths'].each { |snapshot, original| command = command.gsub(snapshot, original) if File.directory?(original) }
+      answer = open['config_version']
+      command = "/bin/echo #{Shellwords.escape(answer)}" unless answer.empty?
       environment.instance_variable_set(:@config_version, command)
     end
 
