@@ -100,23 +100,37 @@ func (db *DB) BucketGet(ctx context.Context, algo, sum string) (content io.ReadC
 	if err != nil {
 		return nil, 0, fmt.Errorf("look up %s %s in the bucket: %w", algo, sum, err)
 	}
-	f, err := os.Open(db.bucketPath(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, missing // taken away by hand, or not here yet
+	f, err := db.openContent(ctx, name, size)
+	if fault.KindOf(err) == fault.NotFound && db.elsewhere(ctx, name) {
+		f, err = db.openContent(ctx, name, size)
+	}
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, 0, missing // an agent that is told so backs its copy up again
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("open %s in the bucket: %w", name, err)
+		return nil, 0, err
+	}
+	return f, size, nil
+}
+
+// openContent opens a content that is here in its size, else fault.NotFound.
+func (db *DB) openContent(ctx context.Context, name string, size int64) (*os.File, error) {
+	f, err := os.Open(db.bucketPath(name))
+	if errors.Is(err, fs.ErrNotExist) { // taken away by hand, or not here yet
+		return nil, fault.Wrap(fault.NotFound, err, "%s is not in the bucket", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s in the bucket: %w", name, err)
 	}
 	st, err := f.Stat()
 	if err == nil && st.Size() != size {
-		// An agent that is told so backs its copy up again, which mends the file.
 		db.o.Log.ErrorContext(ctx, "file in the bucket does not have its size", "sha256", name, "want", size, "got", st.Size())
-		err = missing
+		err = fault.New(fault.NotFound, "%s in the bucket is damaged", name)
 	}
 	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
-	return f, size, nil
+	return f, nil
 }
 
 func (db *DB) bucketPath(name string) string { return filepath.Join(db.dir, bucketName, name) }

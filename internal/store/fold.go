@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
@@ -162,6 +163,12 @@ func (db *DB) apply(ctx context.Context, recs []journal.Record, m *moved) error 
 		db.positions[m.origin] = m.to
 	}
 	db.metrics.folded.Add(float64(len(recs)))
+	if slices.ContainsFunc(recs, func(r journal.Record) bool { return r.Kind == kindBucket }) {
+		select {
+		case db.backedUp <- struct{}{}:
+		default: // it is to look already
+		}
+	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ type metrics struct {
 	folded  prometheus.Counter
 	skipped *prometheus.CounterVec
 	removed *prometheus.CounterVec
+	missing prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -25,5 +26,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		removed: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "troupe_store_removed_total", Help: "Rows, files and journal records removed because of their age.",
 		}, []string{"what"}),
+		missing: f.NewGauge(prometheus.GaugeOpts{
+			Name: "troupe_store_missing_contents", Help: "Files of the bucket that are known and that no other member has given yet.",
+		}),
 	}
 }

@@ -41,6 +41,8 @@ type Options struct {
 	BucketAge       time.Duration // since the last backup of the same content; 0 means 90 days
 	MaxBucketFile   int64         // bytes; 0 means 256 MiB
 
+	Fetch Fetch // asks other members for contents of the bucket; nil asks nobody
+
 	Now        func() time.Time      // nil means time.Now
 	Log        *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil registers no metrics
@@ -85,7 +87,8 @@ type DB struct {
 	write     *sql.DB       // one connection, used only by the holder of folding
 	positions map[journal.Origin]position
 
-	bucket sync.RWMutex // read-held while content and its record are written, held while content is removed
+	backedUp chan struct{} // holds one word that a record of the bucket was folded
+	bucket   sync.RWMutex  // read-held while content and its record are written, held while content is removed
 }
 
 // Open opens the store in dir, and creates it when there is none or when its
@@ -104,7 +107,7 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{o: o, dir: dir, journal: j, key: key, zip: zip, metrics: newMetrics(o.Registerer), folding: make(chan struct{}, 1)}
+	db := &DB{o: o, dir: dir, journal: j, key: key, zip: zip, metrics: newMetrics(o.Registerer), folding: make(chan struct{}, 1), backedUp: make(chan struct{}, 1)}
 	if err := db.sweepIncoming(); err != nil {
 		return nil, err
 	}
@@ -168,6 +171,10 @@ func (db *DB) Run(ctx context.Context) error {
 	if err := db.adoptBucket(ctx); err != nil && ctx.Err() == nil {
 		db.o.Log.WarnContext(ctx, "files in the bucket could not be examined", telemetry.KeyErr, err)
 	}
+	var fetching sync.WaitGroup
+	fctx, stop := context.WithCancel(ctx)
+	fetching.Go(func() { db.runContents(fctx) })
+	defer func() { stop(); fetching.Wait() }()
 	retain := time.NewTicker(retainEvery)
 	defer retain.Stop()
 	wait := retryFirst
