@@ -26,7 +26,7 @@ const layers = `
 	internal/agentapi internal/caapi internal/statusapi
 	internal/engine/ruby
 	internal/engine
-	internal/classifier
+	internal/classifier internal/deploy
 	internal/code internal/ca
 	internal/store
 	internal/cluster internal/carrier

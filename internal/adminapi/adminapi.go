@@ -24,6 +24,7 @@ import (
 	"troupe/internal/classifier"
 	"troupe/internal/cluster"
 	"troupe/internal/code"
+	"troupe/internal/deploy"
 	"troupe/internal/engine"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
@@ -39,6 +40,7 @@ type Member struct {
 	Store      *store.DB
 	Journal    *journal.Journal
 	Code       *code.Repo
+	Deployer   *deploy.Deployer
 	Compiler   Engine
 	Classifier *classifier.Classifier
 	Name       string                          // the member's certname
@@ -102,6 +104,9 @@ func (a *API) routes() map[string]handler {
 		"DELETE /v1/tokens/{id}":           a.revokeToken,
 		"DELETE /v1/members/{name}":        a.removeMember,
 		"GET /v1/status":                   a.status,
+		"GET /v1/code":                     a.deployments,
+		"PUT /v1/code/{environment}":       a.deploy,
+		"DELETE /v1/code/{environment}":    a.withdraw,
 	}
 }
 

@@ -179,7 +179,7 @@ func (a Asker) heads(ctx context.Context, q asking) ([]journal.Head, error) {
 		return nil, err
 	}
 	var answer having
-	err = a.do(ctx, http.MethodPost, "/carrier/v1/heads", body, q.Wait+answerMost, func(r io.Reader) error {
+	err = a.Do(ctx, http.MethodPost, "/carrier/v1/heads", body, q.Wait+answerMost, func(r io.Reader) error {
 		return json.NewDecoder(io.LimitReader(r, maxHeads)).Decode(&answer)
 	})
 	return answer.Heads, err
@@ -188,14 +188,24 @@ func (a Asker) heads(ctx context.Context, q asking) ([]journal.Head, error) {
 // records imports what follows a number and returns how many records came.
 func (a Asker) records(ctx context.Context, j *journal.Journal, h journal.Head, after uint64) (n int, err error) {
 	q := url.Values{"origin": {string(h.Origin)}, "stream": {h.Stream.String()}, "after": {strconv.FormatUint(after, 10)}, "limit": {strconv.Itoa(fetchStep)}}
-	err = a.do(ctx, http.MethodGet, "/carrier/v1/records?"+q.Encode(), nil, fetchMost, func(r io.Reader) error {
+	err = a.Do(ctx, http.MethodGet, "/carrier/v1/records?"+q.Encode(), nil, fetchMost, func(r io.Reader) error {
 		n, err = j.Import(ctx, r)
 		return err
 	})
 	return n, err
 }
 
-func (a Asker) do(ctx context.Context, method, path string, body []byte, limit time.Duration, read func(io.Reader) error) error {
+// A StatusError is what a member answered that has not done what it was asked for.
+type StatusError struct {
+	Code  int // status of HTTP
+	Words string
+}
+
+func (e *StatusError) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Words) }
+
+// Do sends a request and has read take what the answer holds. Its error is that of the connection, of read, or fault.Unavailable
+// around a [*StatusError] where the answer is not 200; limit bounds the whole.
+func (a Asker) Do(ctx context.Context, method, path string, body []byte, limit time.Duration, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, a.URL+path, bytes.NewReader(body))
@@ -212,7 +222,8 @@ func (a Asker) do(ctx context.Context, method, path string, body []byte, limit t
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		text, err := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
-		return errors.Join(fault.New(fault.Unavailable, "the member answered %s: %s", answer.Status, strings.TrimSpace(string(text))), err)
+		said := &StatusError{Code: answer.StatusCode, Words: strings.TrimSpace(string(text))}
+		return errors.Join(fault.Wrap(fault.Unavailable, said, "the member answered %s: %s", answer.Status, said.Words), err)
 	}
 	return read(answer.Body)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	stdlog "log"
 	"net"
 	"net/http"
@@ -68,8 +69,12 @@ func (m *member) serveMembers(ctx context.Context, l net.Listener) error {
 		origin, _ := cluster.OriginOf(r.TLS) // cluster.Handler has seen to it
 		return origin
 	}
+	mux := http.NewServeMux()
+	mux.Handle("/carrier/", m.carrier.Handler(caller))
+	mux.Handle("/deploy/", m.deploy.Handler())
+	mux.Handle("/store/", m.store.ContentsHandler())
 	srv := &http.Server{
-		Handler: m.cluster.Handler(m.carrier.Handler(caller)), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
+		Handler: m.cluster.Handler(mux), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog:    stdlog.New(refusals{m.log.With(telemetry.KeySystem, "members")}, "", 0),
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -115,6 +120,31 @@ func (m *member) dialPeer(p carrier.Peer) carrier.Asker {
 	return carrier.Asker{HTTP: &http.Client{Transport: transport}, URL: "https://" + p.Address}
 }
 
+// fetchContent asks one member after the other for a content of the file bucket.
+func (m *member) fetchContent(ctx context.Context, sha256 string, read func(io.Reader) error) error {
+	if !m.carrier.Running() { // a command on a folder that nobody serves
+		return fault.New(fault.Unavailable, "other members are not asked")
+	}
+	err := fault.New(fault.NotFound, "no other member has content %s", sha256)
+	peers, _ := m.peers()
+	for _, p := range peers {
+		ask := m.dialPeer(p)
+		one := ask.Do(ctx, http.MethodGet, "/store/v1/contents/"+sha256, nil, contentMost, read)
+		ask.HTTP.CloseIdleConnections()
+		switch status, answered := errors.AsType[*carrier.StatusError](one); {
+		case one == nil:
+			return nil
+		case answered && status.Code == http.StatusNotFound:
+		default:
+			err = fault.Wrap(fault.Unavailable, one, "%s was not asked for content %s", p.Name, sha256)
+		}
+	}
+	return err
+}
+
+// contentMost bounds the transfer of one content.
+const contentMost = 10 * time.Minute
+
 // copied waits until another member has a record of our state. Before other members are asked nobody has been answered either:
 // what is written then, this member writes for itself.
 func (m *member) copied(ctx context.Context, number uint64) error {
@@ -143,6 +173,25 @@ func (m *member) catchUp(ctx context.Context) {
 	case <-ctx.Done():
 	case <-limit.C:
 		m.log.WarnContext(ctx, "no other member can be reached: serving with what this one knows")
+	}
+}
+
+// awaitCodeMost bounds how long a member waits for deployed code before it serves without.
+const awaitCodeMost = 2 * time.Minute
+
+// awaitCode waits until every deployed environment has some version here: a new member must not tell agents that there is none.
+func (m *member) awaitCode(ctx context.Context) {
+	select {
+	case <-m.deploy.Settled():
+		return
+	case <-time.After(time.Second):
+		m.log.InfoContext(ctx, "waiting for deployed code from other members", "at_most", awaitCodeMost)
+	}
+	select {
+	case <-m.deploy.Settled():
+	case <-ctx.Done():
+	case <-time.After(awaitCodeMost):
+		m.log.WarnContext(ctx, "deployed code has not come: agents of its environments are told that there is none", "remedy", "see `troupe code list`")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"troupe/internal/cluster"
 	"troupe/internal/code"
 	"troupe/internal/config"
+	"troupe/internal/deploy"
 	"troupe/internal/engine/ruby"
 	"troupe/internal/puppet"
 	"troupe/internal/store"
@@ -26,7 +27,7 @@ func storeOptions(cfg *config.Config, m *member) store.Options {
 	return store.Options{
 		ReportAge: cfg.Store.Reports.Age, CompilesPerNode: cfg.Store.Compiles.Count, CatalogsPerNode: cfg.Store.Catalogs.Count,
 		ForgetAfter: cfg.Store.Facts.Age, JournalAge: cfg.Store.JournalAge, InactiveAfter: cfg.Store.InactiveAfter, BucketAge: cfg.Store.Bucket.Age, MaxBucketFile: cfg.HTTP.MaxBody.Bucket,
-		Log: m.log, Registerer: m.registry,
+		Fetch: m.fetchContent, Log: m.log, Registerer: m.registry,
 	}
 }
 
@@ -43,6 +44,10 @@ func clusterOptions(cfg *config.Config, m *member) cluster.Options {
 		o.Site = cfg.Site
 	}
 	return o
+}
+
+func deployOptions(cfg *config.Config, m *member) deploy.Options {
+	return deploy.Options{Name: cfg.Certname, Peers: m.peers, Dial: m.dialPeer, Copied: m.copied, Account: commandsRunAs(m), Log: m.log}
 }
 
 // commandsRunAs is who the operator's own commands run as: like Ruby, never root.

@@ -35,6 +35,7 @@ import (
 	"troupe/internal/cluster"
 	"troupe/internal/code"
 	"troupe/internal/config"
+	"troupe/internal/deploy"
 	"troupe/internal/engine/ruby"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
@@ -70,6 +71,7 @@ type member struct {
 	cluster    *cluster.Cluster
 	carrier    *carrier.Carrier
 	code       *code.Repo
+	deploy     *deploy.Deployer
 	engine     *ruby.Pool
 	classifier *classifier.Classifier
 	guard      *authz.Guard
@@ -95,7 +97,9 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	err = ownEnvironment(cfg)
+	if !m.cluster.Founded() { // else code may be what others deploy
+		err = ownEnvironment(cfg)
+	}
 	if err == nil {
 		err = m.openFront(ctx, listener)
 	}
@@ -112,6 +116,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"cluster", m.cluster.Run, 5 * time.Second},
 		stage{"carrier", m.carrier.Run, 5 * time.Second},
 		stage{"members", m.runMembers, 5 * time.Second},
+		stage{"deploy", m.deploy.Run, 5 * time.Second},
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
 		stage{"metrics", m.runMetrics, 5 * time.Second},
@@ -237,6 +242,10 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 		return err
 	}
 	m.code, err = code.New(codeOpts)
+	if err != nil {
+		return err
+	}
+	m.deploy, err = deploy.Open(ctx, m.journal, m.code, deployOptions(cfg, m))
 	if err != nil {
 		return err
 	}
@@ -372,6 +381,7 @@ func (m *member) runFront(ctx context.Context) error {
 		return nil //nolint:nilerr // the member was stopped before it began; the engine tells if it was why
 	}
 	m.catchUp(ctx)
+	m.awaitCode(ctx)
 	m.front.http.Handler = m.handler()
 	if err := writeFile(m.addressFile(), m.front.listener.Addr().String()+"\n"); err != nil {
 		return err
@@ -419,7 +429,7 @@ func (m *member) runAdmin(ctx context.Context) error {
 	cfg := m.cfg.Load()
 	ip4, ip6 := ownAddresses()
 	api := adminapi.New(adminapi.Member{
-		Authority: m.authority, Cluster: m.cluster, Carrier: m.carrier, Store: m.store, Journal: m.journal, Code: m.code, Compiler: m.engine, Classifier: m.classifier,
+		Authority: m.authority, Cluster: m.cluster, Carrier: m.carrier, Store: m.store, Journal: m.journal, Code: m.code, Deployer: m.deploy, Compiler: m.engine, Classifier: m.classifier,
 		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)
