@@ -14,8 +14,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,9 +28,9 @@ import (
 // TestMembers lets nodes run at one member, a second one join, and both serve.
 func TestMembers(t *testing.T) {
 	prefer(t)
-	nodes, load, signs := 10000, time.Minute, 300
+	nodes, load, signs, revocations := 10000, time.Minute, 300, 50
 	if testing.Short() {
-		nodes, load, signs = 100, 10*time.Second, 30
+		nodes, load, signs, revocations = 100, 10*time.Second, 30, 5
 	}
 	_, port := troupetest.MemberPort(t)
 	first := startSite(t, nodes, "tiny", port+"ca: { autosign: true }\n", fakeagent.Puppet8)
@@ -53,6 +55,9 @@ func TestMembers(t *testing.T) {
 	p50, p99 := quantile(before, after, afterAll-beforeAll, 0.5), quantile(before, after, afterAll-beforeAll, 0.99)
 	mib, _ := pss(t, first.Data)
 	otherMiB, _ := pss(t, second.Data)
+	goMiB, otherGoMiB := first.ownPSS(t), second.ownPSS(t)
+	revoked := first.revocations(t, second, revocations)
+	missed, caughtUp, ahead := first.catchUp(t, second, fakeagent.Fleet{Agents: first.agents, Duration: load, Interval: interval})
 
 	text := fmt.Sprintf(`%s
 Two members on this machine, one per site. %d nodes (generation 8.10, role tiny) have run once at the first, which has then %d
@@ -67,11 +72,16 @@ double; the load is %.1f runs/s at the first member. Memory counts Ruby.
 | runs that succeeded | %d of %d | |
 | a certificate, alone: p50, p99 | %v, %v (n = %d) | |
 | a certificate, with one more copy: p50, p99 | %v, %v (n = %d) | p99 < 50 ms: %s |
-| memory of first and second member, PSS MiB | %s, %s | |
+| a certificate that was revoked at the first is refused at the second: p50, p99 | %v, %v (n = %d) | 1 s: %s |
+| the second was away for %v of that load: it has the %d records that it missed after | %.1f s, %.0f × as fast as they came | ≥ 20 ×: %s |
+| memory of first and second member without Ruby, PSS MiB | %s, %s | ≤ 200: %s |
+| with Ruby | %s, %s | |
 `, conditions(t), nodes, first.lastRecord(t), r.Goodput(), joined.Seconds(), serving.Seconds(), verdict(serving < time.Minute),
 		p50, p99, afterAll-beforeAll, verdict(p99 < 250*time.Millisecond), r.Succeeded, r.Runs,
 		rank(alone, 0.5), rank(alone, 0.99), len(alone), rank(both, 0.5), rank(both, 0.99), len(both), verdict(rank(both, 0.99) < 50*time.Millisecond),
-		number(mib), number(otherMiB))
+		rank(revoked, 0.5), rank(revoked, 0.99), len(revoked), verdict(rank(revoked, 1) < time.Second),
+		load, missed, caughtUp.Seconds(), ahead, verdict(ahead >= 20),
+		number(goMiB), number(otherGoMiB), verdict(max(goMiB, otherGoMiB) <= 200), number(mib), number(otherMiB))
 	if r.Succeeded != r.Runs || all.Succeeded != all.Runs {
 		t.Errorf("%d runs did not succeed: %v %v", r.Runs-r.Succeeded+all.Runs-all.Succeeded, r.Problems, all.Problems)
 	}
@@ -110,6 +120,82 @@ func (s *site) signs(t *testing.T, word string, n int) (took []time.Duration) {
 	}
 	slices.Sort(took)
 	return took
+}
+
+// revocations revokes certificates at one member and returns how long another one goes on taking each: from the answer of the
+// revocation to the first refused handshake.
+func (s *site) revocations(t *testing.T, other *site, n int) (took []time.Duration) {
+	t.Helper()
+	for i := range n {
+		name := fmt.Sprintf("revoked-%d.example.test", i)
+		identity := s.Generate(name)
+		s.MustCLI("ca", "revoke", "--certname", name)
+		begin := time.Now()
+		for limit := begin.Add(time.Minute); ; {
+			client := other.Client(identity)
+			answer, err := client.Get(other.URL("/puppet/v3/node/" + name))
+			client.CloseIdleConnections()
+			if err != nil {
+				break
+			}
+			answer.Body.Close()
+			if time.Now().After(limit) {
+				t.Fatalf("%s is taken a minute after it was revoked", name)
+			}
+		}
+		took = append(took, time.Since(begin))
+	}
+	slices.Sort(took)
+	return took
+}
+
+// catchUp stops the other member, lets agents run here, starts it again, and returns how many records it had missed, how long it
+// took until it had them, and how many times faster that was than they had come.
+func (s *site) catchUp(t *testing.T, other *site, load fakeagent.Fleet) (missed int, took time.Duration, ahead float64) {
+	t.Helper()
+	other.Stop()
+	before := s.lastRecord(t)
+	began := time.Now()
+	s.run(t, "while the other is away", load)
+	came := time.Since(began)
+	missed = s.lastRecord(t) - before
+	other.Start()
+	begin := other.started(t)
+	for {
+		got := other.gauge(t, "troupe_journal_imported_records_total")
+		if int(got) >= missed {
+			break
+		}
+		if time.Since(begin) > 10*time.Minute {
+			t.Fatalf("after %v it has %v of %d records", time.Since(begin), got, missed)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	took = time.Since(begin)
+	return missed, took, came.Seconds() / took.Seconds()
+}
+
+// started is when the process of the member began.
+func (s *site) started(t *testing.T) time.Time {
+	t.Helper()
+	seconds := s.gauge(t, "process_start_time_seconds")
+	return time.UnixMicro(int64(seconds * 1e6))
+}
+
+// ownPSS is the memory of the member's own process.
+func (s *site) ownPSS(t *testing.T) float64 {
+	t.Helper()
+	pid, _ := s.processes(t)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nPss:")
+	kb, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return float64(kb) / 1024
 }
 
 func rank(sorted []time.Duration, q float64) time.Duration {

@@ -90,7 +90,7 @@ func newCodeDeploy(c *common) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
 			all := []deploy.Deployment{}
-			for _, e := range strings.Fields(strings.Join(args, " ")) { // r10k gives all names as one word
+			for e := range strings.FieldsSeq(strings.Join(args, " ")) { // r10k gives all names as one word
 				d, err := m.Deploy(cmd.Context(), e)
 				if err != nil {
 					return err

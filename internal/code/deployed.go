@@ -207,11 +207,11 @@ func (s *snapshots) salvage() ([]salvaged, error) {
 	for _, b := range built {
 		d, err := s.deployment(b.id)
 		if err != nil || d == nil {
-			continue //nolint:nilerr // what cannot be read was not whole
+			continue // what cannot be read was not whole
 		}
 		env, p, err := s.readManifest(b.id)
 		if err != nil || p.check(env) != nil || p.id() != b.id {
-			continue //nolint:nilerr // the same
+			continue
 		}
 		if ok, err := s.hasAll(p); err != nil {
 			return nil, err
@@ -235,8 +235,7 @@ func (s *snapshots) rebuild(whole []salvaged) error {
 			return err
 		}
 	}
-	_, err := s.collect()
-	return err
+	return s.collect()
 }
 
 // hasAll sums every content of a plan, and removes those that are not what their name says.

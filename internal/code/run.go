@@ -135,7 +135,7 @@ func (r *Repo) prune() {
 	if removed == 0 {
 		return
 	}
-	if _, err := r.store.collect(); err != nil {
+	if err := r.store.collect(); err != nil {
 		r.o.Log.Warn("cannot remove unused blobs", slog.Any(telemetry.KeyErr, err))
 	}
 }

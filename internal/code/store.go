@@ -236,11 +236,11 @@ func (s *snapshots) read(n *node, limit int64) ([]byte, error) {
 }
 
 // collect removes blobs that no version links.
-func (s *snapshots) collect() (removed int, err error) {
+func (s *snapshots) collect() error {
 	s.building.Lock()
 	defer s.building.Unlock()
 	root := filepath.Join(s.dir, blobsDir)
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -251,11 +251,10 @@ func (s *snapshots) collect() (removed int, err error) {
 		if st.Nlink > 1 {
 			return nil
 		}
-		removed++
 		return os.Remove(path)
 	})
 	if err != nil {
-		return removed, fmt.Errorf("removing unused blobs: %w", err)
+		return fmt.Errorf("removing unused blobs: %w", err)
 	}
-	return removed, nil
+	return nil
 }

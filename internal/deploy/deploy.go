@@ -309,7 +309,7 @@ func (d *Deployer) configVersion(ctx context.Context, v *code.Version) (string, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, scriptMost)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command) //nolint:gosec // the operator's, from environment.conf; Puppet runs it by a shell, too
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command) // the operator's; Puppet runs it by a shell, too
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "LC_ALL=C"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -239,7 +239,7 @@ func TestTheLaterDeploymentCounts(t *testing.T) {
 	a, b, c := newMember(t, "a", site("a")), newMember(t, "b", site("b")), newMember(t, "c", nil)
 	a.peers, b.peers, c.peers = []*member{b, c}, []*member{a, c}, []*member{a, b}
 	a.deploy(t)
-	time.Sleep(2 * time.Millisecond) // the clock of records
+	<-time.After(2 * time.Millisecond) // the clock of records
 	b.deploy(t)
 	a.hear(t, b)
 	b.hear(t, a)
