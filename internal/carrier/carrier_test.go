@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"troupe/internal/fault"
 	"troupe/internal/journal"
@@ -24,6 +25,9 @@ type node struct {
 	j    *journal.Journal
 	c    *Carrier
 	srv  *httptest.Server
+
+	metrics *prometheus.Registry
+
 	down atomic.Bool // nobody gets an answer from it, nor it from anybody
 
 	mu      sync.Mutex
@@ -47,7 +51,7 @@ func (f from) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.RoundTripper.RoundTrip(r)
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	return nodeOf(t, t.TempDir())
 }
@@ -62,13 +66,14 @@ func forkOf(t *testing.T, n *node) *node {
 	return nodeOf(t, dir)
 }
 
-func nodeOf(t *testing.T, dir string) *node {
+func nodeOf(t testing.TB, dir string) *node {
 	t.Helper()
-	j, err := journal.Open(dir, journal.Options{})
+	metrics := prometheus.NewRegistry()
+	j, err := journal.Open(dir, journal.Options{Registerer: metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{dir: dir, j: j, changed: make(chan struct{})}
+	n := &node{dir: dir, j: j, metrics: metrics, changed: make(chan struct{})}
 	n.c = New(j, Options{
 		Peers: func() ([]Peer, <-chan struct{}) { n.mu.Lock(); defer n.mu.Unlock(); return n.peers, n.changed },
 		Dial: func(p Peer) Asker {
@@ -121,7 +126,7 @@ func (n *node) write(t *testing.T, s journal.Stream, count int) journal.Record {
 }
 
 // same waits until all journals hold the same chains.
-func same(t *testing.T, nodes ...*node) {
+func same(t testing.TB, nodes ...*node) {
 	t.Helper()
 	var diff string
 	eventually(t, func() bool {
@@ -142,7 +147,7 @@ func same(t *testing.T, nodes ...*node) {
 	}, func() string { return diff })
 }
 
-func eventually(t *testing.T, ok func() bool, why func() string) {
+func eventually(t testing.TB, ok func() bool, why func() string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -63,7 +63,10 @@ func (s *stage) start(ctx context.Context, p *peer) error {
 		return err // a killed member leaves it behind
 	}
 	args := append([]string{"server"}, s.flags(p)...)
-	args = append(args, "--listen", "127.0.0.1:0", "--dns-alt-names", "localhost", "--environmentpath", filepath.Join(s.dir, "code", "environments"))
+	args = append(args, "--listen", "127.0.0.1:0", "--dns-alt-names", "localhost")
+	if p == s.first { // the others get their code from it
+		args = append(args, "--environmentpath", filepath.Join(s.dir, "code", "environments"))
+	}
 	s.say("$ troupe %s", strings.Join(args, " "))
 	begin := time.Now()
 	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), s.o.Executable, args...)

@@ -20,6 +20,9 @@ func (s *stage) playSites(ctx context.Context) (err error) {
 	if err := s.command(ctx, "init", "--site", "east"); err != nil {
 		return err
 	}
+	if err := s.command(ctx, "code", "deploy", "production"); err != nil {
+		return err
+	}
 	for _, p := range []*peer{
 		{name: "east2.demo", site: "east", ip: "127.0.1.2"}, {name: "west1.demo", site: "west", ip: "127.0.2.1"}, {name: "west2.demo", site: "west", ip: "127.0.2.2"},
 	} {
@@ -42,6 +45,9 @@ func (s *stage) playSites(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.command(ctx, "status"); err != nil {
+		return err
+	}
+	if err := s.command(ctx, "code", "list"); err != nil {
 		return err
 	}
 
