@@ -37,7 +37,7 @@ const layers = `
 	internal/hocon
 	internal/puppet
 	internal/telemetry internal/sqlite internal/atomicfile
-	internal/fault
+	internal/fault internal/failpoint
 `
 
 // apart are packages that stand beside the river: an agent that must know

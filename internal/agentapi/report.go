@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
@@ -34,6 +35,7 @@ func (a *API) putReport(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Here("agentapi.report-stored")
 	telemetry.Note(q.Context(),
 		slog.String(telemetry.KeyCertname, string(name)),
 		slog.String(telemetry.KeyEnvironment, string(report.Environment)),

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"troupe/internal/failpoint"
 )
 
 // Write replaces the file at path. When it returns, the new content and its name are on the disk.
@@ -17,9 +19,11 @@ func Write(path string, data []byte, mode os.FileMode) error {
 	if err := fill(f, data, mode); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
 	}
+	failpoint.Here("atomicfile.written")
 	if err := os.Rename(f.Name(), path); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
+	failpoint.Here("atomicfile.renamed")
 	return SyncFolder(filepath.Dir(path))
 }
 

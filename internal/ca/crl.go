@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
@@ -306,6 +307,7 @@ func (a *Authority) lists(ctx context.Context) (*published, error) {
 	if err != nil {
 		return nil, fmt.Errorf("publish revocation lists: %w", err)
 	}
+	failpoint.Here("ca.list-signed")
 
 	a.db.mu.Lock()
 	defer a.db.mu.Unlock()

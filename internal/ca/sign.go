@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"time"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
@@ -163,9 +164,11 @@ func (a *Authority) issue(ctx context.Context, w issuing) (der []byte, err error
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Here("ca.signed")
 	if err := a.append(ctx, d); err != nil {
 		return nil, fmt.Errorf("record certificate of %s: %w", w.name, err)
 	}
+	failpoint.Here("ca.issued")
 	a.log.InfoContext(ctx, "certificate signed", telemetry.KeyCertname, string(w.name), telemetry.KeySerial, serialText(spec.serial), "not_after", spec.notAfter)
 	return der, nil
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 )
@@ -86,6 +87,7 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 		if err != nil {
 			return err
 		}
+		failpoint.Here("carrier.fetched")
 	}
 	c.setReady()
 	c.complain(ctx, p, refused)

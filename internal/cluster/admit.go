@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
@@ -147,6 +148,7 @@ func (c *Cluster) admit(ctx context.Context, q joinRequest) (answer joinAnswer, 
 	if err := c.append(ctx, draft{kindTokenUsed, q.Token, tokenUsedRecord{ID: q.Token, Origin: q.Origin}}, draft{kindMember, q.Name, memberRecord{member}}); err != nil {
 		return joinAnswer{}, fmt.Errorf("record the new member: %w", err)
 	}
+	failpoint.Here("cluster.admitted")
 	c.log.InfoContext(ctx, "member admitted", "member", q.Name, "site", site, "origin", q.Origin, "address", q.Address, "token", q.Token)
 	return answer, nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
@@ -195,9 +196,11 @@ func (j *Journal) commit(ctx context.Context, batches []*batch) (err error) {
 			return fmt.Errorf("move the end of %s: %w", s, err)
 		}
 	}
+	failpoint.Here("journal.written")
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	failpoint.Here("journal.committed")
 	j.heads = heads
 	for _, b := range batches {
 		for _, r := range b.recs {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/sqlite"
 )
 
@@ -77,9 +78,11 @@ func (j *Journal) commitImport(ctx context.Context, group []*frame) (taken int, 
 	if err := i.moveEnds(ctx); err != nil {
 		return 0, errors.Join(fmt.Errorf("import into journal: %w", sqlite.DiskFault(err)), rollback(tx))
 	}
+	failpoint.Here("journal.import-written")
 	if err := tx.Commit(); err != nil {
 		return 0, fmt.Errorf("import into journal: %w", sqlite.DiskFault(err))
 	}
+	failpoint.Here("journal.import-committed")
 	if i.own {
 		j.heads = nil // read again before the next append
 		for _, t := range j.tails {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"troupe/internal/failpoint"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
 )
@@ -156,7 +157,9 @@ func (db *DB) apply(ctx context.Context, recs []journal.Record, m *moved) error 
 	if err != nil {
 		return fmt.Errorf("begin to fold: %w", err)
 	}
-	if err := finish(tx, db.applyTx(ctx, tx, recs, m)); err != nil {
+	err = db.applyTx(ctx, tx, recs, m)
+	failpoint.Here("store.folded")
+	if err := finish(tx, err); err != nil {
 		return fmt.Errorf("fold: %w", err)
 	}
 	if m != nil {

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"troupe/internal/atomicfile"
+	"troupe/internal/failpoint"
 )
 
 const (
@@ -131,6 +132,7 @@ func (v *Vault) Stage(id, plain []byte) error {
 
 // Settle makes a staged key the one in use. It may be repeated.
 func (v *Vault) Settle(id []byte) error {
+	failpoint.Here("vault.staged")
 	err := os.Rename(v.path(id, stagedSuffix), v.path(id, sealedSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
