@@ -10,7 +10,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"troupe/internal/ca"
 	"troupe/internal/carrier"
@@ -24,8 +27,20 @@ import (
 
 // This file is the port on which members speak to each other, and the way onto it.
 
-// keepAlive finds a member that has gone without a word, and a cut network, in some ten seconds.
+// keepAlive and unheardMost find a member that has gone without a word, and a cut network, in some ten seconds: the one where nothing
+// was under way, the other where something was and TCP would send it again for a quarter of an hour.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3}
+
+const unheardMost = 10 * time.Second
+
+// limitUnheard ends a connection whose other side has acknowledged nothing for unheardMost. What a listener has, its connections get.
+func limitUnheard(_, _ string, conn syscall.RawConn) error {
+	var err error
+	cerr := conn.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unheardMost.Milliseconds()))
+	})
+	return errors.Join(cerr, err)
+}
 
 // runMembers serves the other members as soon as there are any. A port that cannot be had is no reason to stop serving agents.
 func (m *member) runMembers(ctx context.Context) error {
@@ -44,7 +59,7 @@ func (m *member) runMembers(ctx context.Context) error {
 		m.log.WarnContext(ctx, "other members are not told where this one is", telemetry.KeyErr, err)
 	}
 	addr := m.cfg.Load().Cluster.Listen
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: limitUnheard}
 	for said := false; ; said = true {
 		l, err := lc.Listen(ctx, "tcp", addr)
 		if err == nil {
@@ -107,7 +122,7 @@ func (m *member) peers() ([]carrier.Peer, <-chan struct{}) {
 }
 
 func (m *member) dialPeer(p carrier.Peer) carrier.Asker {
-	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAliveConfig: keepAlive}
+	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAliveConfig: keepAlive, Control: limitUnheard}
 	// A member that listens on one address is to be seen coming from there, for the rules of firewalls.
 	host, _, err := net.SplitHostPort(m.cfg.Load().Cluster.Listen)
 	if ip := net.ParseIP(host); err == nil && ip != nil && !ip.IsUnspecified() {
