@@ -4,6 +4,7 @@ package troupetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -72,6 +73,10 @@ type ServerOptions struct {
 	Config       string // text of the YAML file
 	Autosign     bool   // sign every request
 	Files        int    // the limit of open files; 0 means the machine's
+	Listen       string // "" means a free port of the loopback address
+
+	Within []string // words before every command of the binary, such as those that enter a network namespace
+	Binary string   // "" means that of [Binary]
 }
 
 // Server is one member. Its certificate is valid for localhost.
@@ -81,10 +86,13 @@ type Server struct {
 	Certname     string
 	Addr         string // address:port; stays the same over restarts
 
-	t     *testing.T
-	args  []string
-	files int
-	proc  *process
+	t      *testing.T
+	args   []string
+	files  int
+	within []string
+	binary string
+	env    []string // of the next start, beyond that of the test
+	proc   *process
 }
 
 // Patience is how long whatever must happen may take: a member starts, an agent loads its facts, a file closes. It ends a
@@ -94,7 +102,7 @@ const Patience = 4 * time.Minute
 // StartServer starts a member and waits until it serves.
 func StartServer(t *testing.T, o ServerOptions) *Server {
 	t.Helper()
-	s := &Server{t: t, Data: o.Data, Certname: o.Certname, Addr: "127.0.0.1:0", files: o.Files}
+	s := &Server{t: t, Data: o.Data, Certname: o.Certname, Addr: cmp.Or(o.Listen, "127.0.0.1:0"), files: o.Files, within: o.Within, binary: o.Binary}
 	if s.Certname == "" {
 		s.Certname = "puppet.example.test"
 	}
@@ -130,11 +138,13 @@ func (s *Server) Start() {
 	}
 	args := append([]string{"server", "--data", s.Data, "--listen", s.Addr}, s.args...)
 	log := filepath.Join(filepath.Dir(s.Environments), "server.log")
-	command := append([]string{Binary(s.t)}, args...)
+	command := s.command(args...)
 	if s.files > 0 {
 		command = append([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", s.files, s.files)}, command...)
 	}
-	s.proc = startProcess(s.t, "troupe", log, exec.Command(command[0], command[1:]...))
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), s.env...)
+	s.proc = startProcess(s.t, "troupe "+s.Certname, log, cmd)
 	Eventually(s.t, Patience, "troupe writes its address", func() bool {
 		if s.proc.ended() {
 			s.t.Fatalf("troupe ended while it started: %v", s.proc.err)
@@ -146,6 +156,16 @@ func (s *Server) Start() {
 		s.Addr = strings.TrimSpace(string(text))
 		return true
 	})
+}
+
+// command is a command line of this member's binary.
+func (s *Server) command(args ...string) []string {
+	s.t.Helper()
+	binary := s.binary
+	if binary == "" {
+		binary = Binary(s.t)
+	}
+	return slices.Concat(s.within, []string{binary}, args)
 }
 
 // Stop ends the member as a service manager does.
@@ -171,10 +191,29 @@ func (s *Server) Kill() {
 	if err := s.proc.signal(syscall.SIGKILL); err != nil {
 		s.t.Fatal(err)
 	}
+	s.AwaitDeath()
+}
+
+// AwaitDeath returns when the process has ended by itself or by somebody else, and its workers, too.
+func (s *Server) AwaitDeath() {
+	s.t.Helper()
 	if err := s.proc.wait(Patience); err != nil {
 		s.t.Fatal(err)
 	}
 	Eventually(s.t, Patience, "the workers of the killed member end", func() bool { return !s.hasProcesses() })
+}
+
+// Pause stops the process in its tracks, as a machine that hangs: its connections stay open and nothing answers.
+func (s *Server) Pause() { s.t.Helper(); s.must(s.proc.signal(syscall.SIGSTOP)) }
+
+// Resume lets a paused process go on.
+func (s *Server) Resume() { s.t.Helper(); s.must(s.proc.signal(syscall.SIGCONT)) }
+
+func (s *Server) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // hasProcesses reports whether any process was started with a path below the data folder, as Ruby workers are.
@@ -195,7 +234,8 @@ func (s *Server) CLI(args ...string) (status int, stdout, stderr string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), Patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(s.t), append(args, "--data", s.Data, "--confdir", "none")...)
+	command := s.command(append(args, "--data", s.Data, "--confdir", "none")...)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	var out, words bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &words
 	if err := cmd.Run(); cmd.ProcessState == nil || ctx.Err() != nil {
