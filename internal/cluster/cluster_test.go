@@ -1,12 +1,15 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -289,5 +292,29 @@ func TestACertificateIsRenewedInTime(t *testing.T) {
 	}
 	if after := a.own.Load().Leaf; !after.NotAfter.After(before.NotAfter) {
 		t.Errorf("it ends at %s, as before at %s", after.NotAfter, before.NotAfter)
+	}
+}
+
+func TestADamagedCertificateIsMadeAgain(t *testing.T) {
+	b := newBench(t)
+	path := filepath.Join(b.dir, certificateName)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := bytes.Clone(good)
+	flipped[len("-----BEGIN CERTIFICATE-----\n")+400] ^= 1
+	for name, damaged := range map[string][]byte{"cut": good[:100], "flipped": flipped, "empty": nil} {
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(t.Context(), b.dir, b.j, b.o)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := again.own.Load().Leaf.CheckSignatureFrom(b.state.founded.cert); err != nil {
+			t.Errorf("%s: the new certificate is not of the infrastructure CA: %v", name, err)
+		}
 	}
 }

@@ -125,10 +125,12 @@ func (c *Cluster) ensureCertificate() error {
 		return fmt.Errorf("take the key of the infrastructure CA into use: %w", err)
 	}
 	pair := c.own.Load()
+	var damage error
 	if pair == nil {
 		var err error
 		if pair, err = c.loadCertificate(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("certificate of this member: %w", err)
+			damage = err
+			c.log.Warn("certificate of this member is damaged and made again", "err", err)
 		}
 	}
 	if pair != nil && pair.Leaf.NotAfter.Sub(c.o.Now()) > renewBefore {
@@ -143,7 +145,7 @@ func (c *Cluster) ensureCertificate() error {
 		c.own.Store(pair)
 		c.log.Warn("certificate of this member ends soon and cannot be renewed here", "not_after", pair.Leaf.NotAfter, "err", err)
 	default:
-		return fmt.Errorf("certificate of this member: %w", err)
+		return fmt.Errorf("certificate of this member: %w", errors.Join(damage, err))
 	}
 	return nil
 }
@@ -192,11 +194,14 @@ func (c *Cluster) loadCertificate(f *founded) (*tls.Certificate, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%s is damaged: remove it, and it is made again", filepath.Join(c.dir, certificateName))
+		return nil, fmt.Errorf("no certificate in %s", filepath.Join(c.dir, certificateName))
 	}
 	leaf, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		return nil, err
+	}
+	if err := leaf.CheckSignatureFrom(f.cert); err != nil {
+		return nil, err // other members would not take it
 	}
 	id, err := publicKeyID(leaf.PublicKey)
 	if err != nil {

@@ -100,9 +100,9 @@ func (db *DB) BucketGet(ctx context.Context, algo, sum string) (content io.ReadC
 	if err != nil {
 		return nil, 0, fmt.Errorf("look up %s %s in the bucket: %w", algo, sum, err)
 	}
-	f, err := db.openContent(ctx, name, size)
+	f, err := db.openContent(ctx, name)
 	if fault.KindOf(err) == fault.NotFound && db.elsewhere(ctx, name) {
-		f, err = db.openContent(ctx, name, size)
+		f, err = db.openContent(ctx, name)
 	}
 	if fault.KindOf(err) == fault.NotFound {
 		return nil, 0, missing // an agent that is told so backs its copy up again
@@ -113,8 +113,8 @@ func (db *DB) BucketGet(ctx context.Context, algo, sum string) (content io.ReadC
 	return f, size, nil
 }
 
-// openContent opens a content that is here in its size, else fault.NotFound.
-func (db *DB) openContent(ctx context.Context, name string, size int64) (*os.File, error) {
+// openContent opens a content that is here and whole, else fault.NotFound.
+func (db *DB) openContent(ctx context.Context, name string) (*os.File, error) {
 	f, err := os.Open(db.bucketPath(name))
 	if errors.Is(err, fs.ErrNotExist) { // taken away by hand, or not here yet
 		return nil, fault.Wrap(fault.NotFound, err, "%s is not in the bucket", name)
@@ -122,15 +122,28 @@ func (db *DB) openContent(ctx context.Context, name string, size int64) (*os.Fil
 	if err != nil {
 		return nil, fmt.Errorf("open %s in the bucket: %w", name, err)
 	}
-	st, err := f.Stat()
-	if err == nil && st.Size() != size {
-		db.o.Log.ErrorContext(ctx, "file in the bucket does not have its size", "sha256", name, "want", size, "got", st.Size())
+	whole, err := isWhole(f, name)
+	if err == nil && !whole {
+		db.o.Log.ErrorContext(ctx, "file in the bucket is damaged and not given out", "sha256", name,
+			"remedy", "another member's copy is fetched; without one restore it from a backup, or let an agent that still has the content back it up again")
 		err = fault.New(fault.NotFound, "%s in the bucket is damaged", name)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// isWhole reports whether the rest of a file has the SHA-256 that names it.
+func isWhole(f io.Reader, name string) (bool, error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return false, err
+	}
+	return hex.EncodeToString(h.Sum(nil)) == name, nil
 }
 
 func (db *DB) bucketPath(name string) string { return filepath.Join(db.dir, bucketName, name) }
@@ -238,13 +251,10 @@ func (db *DB) receive(f *os.File, algo string, r io.Reader) (bucketRecord, error
 	return rec, nil
 }
 
-// place gives a received file its name, durably. A file that is there with the
-// right size stays.
+// place gives a received file its name, durably, also in place of one that was
+// there and is damaged.
 func (db *DB) place(tmp string, rec bucketRecord) error {
 	name := db.bucketPath(rec.SHA256)
-	if st, err := os.Stat(name); err == nil && st.Size() == rec.Size {
-		return nil
-	}
 	if err := os.Rename(tmp, name); err != nil {
 		return err
 	}

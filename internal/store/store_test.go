@@ -536,6 +536,7 @@ func TestBucketMendsADamagedFile(t *testing.T) {
 	for name, spoil := range map[string]func() error{
 		"cut":     func() error { return os.Truncate(m.bucketPath(helloSHA256), 2) },
 		"removed": func() error { return os.Remove(m.bucketPath(helloSHA256)) },
+		"flipped": func() error { return os.WriteFile(m.bucketPath(helloSHA256), []byte("hellp"), 0o600) },
 	} {
 		must(t, spoil())
 		if has() {

@@ -157,7 +157,7 @@ func (v *Vault) Open(id []byte) ([]byte, error) {
 	nonce, sealed := block.Bytes[:v.aead.NonceSize()], block.Bytes[v.aead.NonceSize():]
 	plain, err := v.aead.Open(nil, nonce, sealed, id)
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be opened with %s: it was sealed with another key, or one of the two is damaged", path, v.sealKey)
+		return nil, fmt.Errorf("%s cannot be opened with %s: it was sealed with another key, or one of the two is damaged: restore both from one backup", path, v.sealKey)
 	}
 	return plain, nil
 }
