@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,11 +45,18 @@ type batch struct {
 // Append writes the drafts in their order, all or none, and returns when they
 // are on the disk. Concurrent calls share a commit.
 //
+// Bulk drafts are refused while the disk is nearly full: see [Journal.Room].
+//
 // When ctx ends before the commit began, nothing is written. When it ends
 // during the commit, Append says that the outcome is unknown.
 func (j *Journal) Append(ctx context.Context, drafts ...Draft) ([]Record, error) {
 	if len(drafts) == 0 {
 		return nil, nil
+	}
+	if slices.ContainsFunc(drafts, func(d Draft) bool { return d.Stream == Bulk }) {
+		if err := j.Room(ctx); err != nil {
+			return nil, fmt.Errorf("append to journal: %w", err)
+		}
 	}
 	b := &batch{drafts: drafts, bodies: make([]stored, len(drafts)), done: make(chan struct{})}
 	for i := range drafts {

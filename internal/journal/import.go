@@ -61,6 +61,11 @@ func (j *Journal) commitImport(ctx context.Context, group []*frame) (taken int, 
 	if len(group) == 0 {
 		return 0, nil
 	}
+	if group[0].Stream == Bulk { // it goes on from here when there is room
+		if err := j.Room(ctx); err != nil {
+			return 0, fmt.Errorf("import into journal: %w", err)
+		}
+	}
 	if err := j.takeTurn(ctx); err != nil {
 		return 0, err
 	}

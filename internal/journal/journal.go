@@ -112,6 +112,7 @@ type Journal struct {
 
 	tails   map[Stream]*tail // of our own chains
 	failing string           // the error of the last commit, of which we told; used only by the holder of turn
+	reserve reserve
 
 	changes *signal
 	metrics *metrics
@@ -134,6 +135,7 @@ func Open(dir string, o Options) (*Journal, error) {
 	}
 	j := &Journal{
 		dir:     dir,
+		reserve: reserve{dir: dir},
 		log:     telemetry.Discard(o.Log).With(telemetry.KeySystem, "journal"),
 		lock:    lock,
 		queue:   make(chan *batch, maxWaiting),

@@ -15,6 +15,7 @@ type metrics struct {
 	imported prometheus.Counter
 	delay    prometheus.Histogram
 	commits  *prometheus.HistogramVec
+	tight    prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -26,6 +27,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		bytes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "troupe_journal_bytes_total", Help: "Bytes of record bodies appended by this member, as stored.",
 		}, []string{"stream"}),
+		tight: f.NewGauge(prometheus.GaugeOpts{
+			Name: "troupe_journal_disk_nearly_full", Help: "1 while facts, catalogs and reports are refused, so that certificates find room.",
+		}),
 		imported: f.NewCounter(prometheus.CounterOpts{
 			Name: "troupe_journal_imported_records_total", Help: "Records of other members that were taken.",
 		}),

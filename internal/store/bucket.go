@@ -181,6 +181,9 @@ func (db *DB) BucketPut(ctx context.Context, algo, sum, path string, r io.Reader
 	if len(path) > maxBucketPath {
 		return fault.New(fault.TooLarge, "the path has %d bytes, more than %d", len(path), maxBucketPath)
 	}
+	if err := db.journal.Room(ctx); err != nil {
+		return err
+	}
 	tmp, err := os.CreateTemp(filepath.Join(db.dir, bucketName), incoming+"*") // mode 0600
 	if err != nil {
 		return sqlite.DiskFault(fmt.Errorf("store in the bucket: %w", err))

@@ -111,6 +111,9 @@ func (db *DB) missingContents(ctx context.Context) (missing []string, err error)
 
 // fetchContent takes a content from another member. Nothing is believed: the name is the sum.
 func (db *DB) fetchContent(ctx context.Context, name string, most time.Duration) error {
+	if err := db.journal.Room(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	return db.o.Fetch(ctx, name, func(r io.Reader) error {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -118,8 +119,10 @@ func TestAFullDiskRefusesEveryWriteInWordsAndLosesNothing(t *testing.T) {
 			told = append(told, l)
 		}
 	}
-	if len(told) != 1 || told[0]["msg"] != "journal commits fail, nothing can be stored" || told[0]["remedy"] != "make room on the disk of this folder; no restart is needed" {
-		t.Errorf("the log has these errors, want one that names the remedy:\n%s", showLines(told))
+	want := []string{"disk is nearly full: facts, catalogs and reports are refused, certificates are still signed and revoked", "journal commits fail, nothing can be stored"}
+	if len(told) != 2 || !slices.ContainsFunc(told, func(l logLine) bool { return l["msg"] == want[0] }) || !slices.ContainsFunc(told, func(l logLine) bool { return l["msg"] == want[1] }) ||
+		told[0]["remedy"] != "make room on the disk of this folder; no restart is needed" || told[1]["remedy"] != told[0]["remedy"] {
+		t.Errorf("the log has these errors, want one of each kind that names the remedy:\n%s", showLines(told))
 	}
 
 	if err := os.Remove(ballast); err != nil {
@@ -144,6 +147,40 @@ func TestAFullDiskRefusesEveryWriteInWordsAndLosesNothing(t *testing.T) {
 		m.Start()
 		m.node = m.Client(m.pair)
 	}
+}
+
+// TestTheLastRoomOfADiskIsForCertificates leaves less than what is kept.
+func TestTheLastRoomOfADiskIsForCertificates(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "200m")
+	m := afflict(t, ServerOptions{Data: filepath.Join(disk, "data")})
+	m.serves(t)
+	ballast := fill(t, disk)
+	st, err := os.Stat(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(ballast, st.Size()-3<<20); err != nil { // 4 MiB are kept
+		t.Fatal(err)
+	}
+	for n, e := range []Exchange{
+		reportOf(wellNode, "tight"), catalogOf(wellNode, "production"),
+		send("", "", "PUT", own("facts"), fmt.Sprintf(`{"name":%q,"values":{"n":1}}`, wellNode), asJSON, acceptJSON),
+	} {
+		if got := ask(t, m, m.node, e); got.status != http.StatusServiceUnavailable || got.body != fullDisk {
+			t.Errorf("request %d: %d %s", n, got.status, got.body)
+		}
+	}
+	identity := m.Generate("late.example.test")
+	if got := ask(t, m, m.Client(identity), get("", "", "/puppet/v3/node/late.example.test?environment=production", acceptJSON)); got.status != http.StatusOK {
+		t.Errorf("with its new certificate it gets %d %s", got.status, got.body)
+	}
+	m.MustCLI("ca", "revoke", "--certname", "late.example.test")
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	m.serves(t)
+	m.said(t, "INFO", "disk has room again: facts, catalogs and reports are stored")
 }
 
 // preparesWrites makes what the writes of the operator are about, and returns the operator's client.
