@@ -3,6 +3,7 @@ package journal
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"troupe/internal/fault"
+	"troupe/internal/sqlite"
 )
 
 // This file gives records to the journals of other members and says how far this one is. import.go takes them.
@@ -72,23 +74,20 @@ const (
 )
 
 // Export writes up to limit records of a chain whose number is greater than after, as [Journal.Import] reads them, and
-// returns how many; fewer when their bodies are large. Records leave as they lie in the file: whoever imports them checks them.
+// returns how many; fewer when their bodies are large.
+//
+// A damaged record ends what is written. When it is the first, nothing is, and the error is a [*DamageError]: who imports it
+// could not tell it from a fork.
 func (j *Journal) Export(ctx context.Context, w io.Writer, o Origin, s Stream, after uint64, limit int) (int, error) {
-	chains, err := j.chains(ctx)
-	if err != nil {
+	c, rows, err := j.exportable(ctx, o, s, after, min(limit, maxRead))
+	if err != nil && len(rows) == 0 {
 		return 0, err
 	}
 	out := bufio.NewWriter(w)
-	for _, c := range chains {
-		if c.origin == o && c.stream == s && c.base > after {
-			if err := writeFrame(out, c.baseFrame()); err != nil {
-				return 0, err
-			}
+	if c.base > after {
+		if err := writeFrame(out, c.baseFrame()); err != nil {
+			return 0, err
 		}
-	}
-	rows, err := j.rows(ctx, o, s, after, min(limit, maxRead))
-	if err != nil && len(rows) == 0 {
-		return 0, fmt.Errorf("read journal: %w", err)
 	}
 	for i := range rows {
 		if err := writeFrame(out, rows[i].frame()); err != nil {
@@ -96,6 +95,91 @@ func (j *Journal) Export(ctx context.Context, w io.Writer, o Origin, s Stream, a
 		}
 	}
 	return len(rows), out.Flush()
+}
+
+// exportable returns records after a number up to the first that is not whole. When there is none, the error names that one.
+func (j *Journal) exportable(ctx context.Context, o Origin, s Stream, after uint64, limit int) (c chainRow, rows []row, err error) {
+	for {
+		if c, err = j.chainOf(ctx, o, s); err != nil || c.last <= after || limit <= 0 {
+			return c, nil, err
+		}
+		rows, bad, err := j.wholeAfter(ctx, c, max(after, c.base), limit)
+		if err != nil || bad == nil {
+			return c, rows, err
+		}
+		now, err := j.chainOf(ctx, o, s)
+		if err != nil {
+			return c, nil, err
+		}
+		if now.base != c.base {
+			continue // what is missing was pruned meanwhile
+		}
+		from := bad.Number
+		if bad.What == DamagedHeader {
+			from = max(from-1, c.base+1) // or the hash of the record before is what is damaged
+		}
+		j.found(ctx, bad.DamageError, from, bad.to)
+		if len(rows) == 0 {
+			return c, nil, bad.DamageError
+		}
+		return c, rows, nil
+	}
+}
+
+// wholeAfter reads records that follow a number of a chain, and names the one before which it had to stop.
+func (j *Journal) wholeAfter(ctx context.Context, c chainRow, after uint64, limit int) (rows []row, bad *spot, err error) {
+	broken := func(from, to uint64, what Damage, detail string) *spot {
+		return &spot{&DamageError{Origin: c.origin, Stream: c.stream, Number: from, What: what, Detail: detail}, to}
+	}
+	previous := c.baseHash
+	if after > c.base {
+		h, there, err := j.HashAt(ctx, c.origin, c.stream, after)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !there {
+			return nil, broken(after, after, Missing, "it is not there"), nil
+		}
+		previous = h
+	}
+	rows, err = j.rows(ctx, c.origin, c.stream, after, limit)
+	if sqlite.IsCorrupt(err) && len(rows) == 0 {
+		return nil, broken(after+1, after+1, Unreadable, err.Error()), nil
+	}
+	if err != nil && !sqlite.IsCorrupt(err) {
+		return nil, nil, fmt.Errorf("read journal: %w", err)
+	}
+	for i := range rows {
+		r := &rows[i]
+		if next := after + 1 + uint64(i); r.Number != next {
+			return rows[:i], broken(next, r.Number-1, Missing, fmt.Sprintf("records %d to %d are not there", next, r.Number-1)), nil
+		}
+		if _, err := j.pack.unpack(r.stored); err != nil {
+			return rows[:i], broken(r.Number, r.Number, DamagedBody, err.Error()), nil
+		}
+		if r.chain(previous, r.stored.length, r.stored.sum) != r.Hash {
+			return rows[:i], broken(r.Number, r.Number, DamagedHeader, "its hash does not follow from what it says and the record before"), nil
+		}
+		previous = r.Hash
+	}
+	if len(rows) == 0 {
+		return nil, broken(after+1, c.last, Missing, fmt.Sprintf("records %d to %d are not there", after+1, c.last)), nil
+	}
+	return rows, nil, nil
+}
+
+// HashAt returns the hash of a record; false when it is not here.
+func (j *Journal) HashAt(ctx context.Context, o Origin, s Stream, number uint64) (h Hash, there bool, err error) {
+	var hash []byte
+	err = j.read.QueryRowContext(ctx, `SELECT hash FROM record r JOIN chain c ON c.id = r.chain WHERE c.origin = ? AND c.stream = ? AND r.number = ?`, o, s, number).Scan(&hash)
+	if errors.Is(err, sql.ErrNoRows) {
+		return h, false, nil
+	}
+	if err != nil {
+		return h, false, fmt.Errorf("read journal: %w", err)
+	}
+	copy(h[:], hash)
+	return h, true, nil
 }
 
 func writeFrame(w io.Writer, frame []byte) error {

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"troupe/internal/sqlite"
-	"troupe/internal/telemetry"
 )
 
 // This file is the journal on disk: its folder, its lock, its tables.
@@ -199,9 +198,4 @@ func syncFolder(dir string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
-}
-
-// logDamage is the one line that an operator gets about a damaged record.
-func (j *Journal) logDamage(ctx context.Context, d *DamageError) {
-	j.log.ErrorContext(ctx, "journal record is damaged", "origin", d.Origin, "stream", d.Stream.String(), "number", d.Number, telemetry.KeyErr, d.Detail)
 }

@@ -115,6 +115,7 @@ type Journal struct {
 	reserve reserve
 
 	changes *signal
+	damages *damages
 	metrics *metrics
 }
 
@@ -145,6 +146,7 @@ func Open(dir string, o Options) (*Journal, error) {
 		clock:   &clock{now: now},
 		tails:   map[Stream]*tail{State: {}, Bulk: {}},
 		changes: newSignal(),
+		damages: newDamages(),
 		metrics: newMetrics(o.Registerer),
 	}
 	if err := j.openFile(); err != nil {

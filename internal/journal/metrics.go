@@ -16,6 +16,8 @@ type metrics struct {
 	delay    prometheus.Histogram
 	commits  *prometheus.HistogramVec
 	tight    prometheus.Gauge
+	damaged  prometheus.Counter
+	mended   prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -32,6 +34,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		imported: f.NewCounter(prometheus.CounterOpts{
 			Name: "troupe_journal_imported_records_total", Help: "Records of other members that were taken.",
+		}),
+		damaged: f.NewCounter(prometheus.CounterOpts{
+			Name: "troupe_journal_damaged_records_total", Help: "Places in the journal's file that were found damaged.",
+		}),
+		mended: f.NewCounter(prometheus.CounterOpts{
+			Name: "troupe_journal_mended_records_total", Help: "Damaged records that were replaced by the copy of another member.",
 		}),
 		delay: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "troupe_journal_import_delay_seconds", Help: "Age of records of other members when they were taken, by both clocks.",

@@ -43,7 +43,7 @@ func (j *Journal) Read(ctx context.Context, o Origin, s Stream, after uint64, li
 		}
 		if err != nil {
 			d := &DamageError{Origin: o, Stream: s, Number: rows[i].Number, What: DamagedBody, Detail: err.Error()}
-			j.logDamage(ctx, d)
+			j.found(ctx, d, d.Number, d.Number)
 			return nil, d
 		}
 		rows[i].Body = body
@@ -110,6 +110,20 @@ func (j *Journal) chains(ctx context.Context) ([]chainRow, error) {
 	return all, nil
 }
 
+// chainOf returns one chain; the zero one, but for its name, when there is none.
+func (j *Journal) chainOf(ctx context.Context, o Origin, s Stream) (chainRow, error) {
+	c := chainRow{origin: o, stream: s}
+	var base, last []byte
+	err := j.read.QueryRowContext(ctx, `SELECT id, base, base_hash, last, last_hash, last_time FROM chain WHERE origin = ? AND stream = ?`, o, s).
+		Scan(&c.id, &c.base, &base, &c.last, &last, &c.lastTime)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return c, fmt.Errorf("read chains of journal: %w", err)
+	}
+	copy(c.baseHash[:], base)
+	copy(c.lastHash[:], last)
+	return c, nil
+}
+
 // A row is a record as the file holds it; its Body is not unpacked yet.
 type row struct {
 	Record
@@ -156,18 +170,24 @@ func (j *Journal) unreadable(ctx context.Context, o Origin, s Stream, after uint
 	if err == nil && next.Valid {
 		d.Number = next.V
 	}
-	j.logDamage(ctx, d)
+	j.found(ctx, d, after+1, d.Number)
 	return d
 }
 
 // Select returns the records of a chain after a number whose kind begins with prefix, and the number up to which it has looked.
-// It is for the few records of a kind among many; damaged ones are an error.
+// It is for the few records of a kind among many. A damaged one ends the answer; when it is the first, the error is a
+// [*DamageError], and the caller may go on after its Number.
 func (j *Journal) Select(ctx context.Context, o Origin, s Stream, prefix string, after uint64) (found []Record, end uint64, err error) {
 	if end, err = j.Last(ctx, o, s); err != nil || end <= after {
 		return nil, max(after, end), err
 	}
 	rows, err := j.query(ctx, ` AND r.number <= ? AND kind >= ? AND kind < ?`, o, s, after, -1, end, prefix, prefix+"\uffff")
-	if err != nil {
+	if sqlite.IsCorrupt(err) {
+		if len(rows) == 0 {
+			return nil, after, j.unreadable(ctx, o, s, after, err)
+		}
+		end = rows[len(rows)-1].Number
+	} else if err != nil {
 		return nil, after, fmt.Errorf("read journal: %w", err)
 	}
 	size := 0
@@ -177,7 +197,10 @@ func (j *Journal) Select(ctx context.Context, o Origin, s Stream, prefix string,
 		}
 		if rows[i].Body, err = j.pack.unpack(rows[i].stored); err != nil {
 			d := &DamageError{Origin: o, Stream: s, Number: rows[i].Number, What: DamagedBody, Detail: err.Error()}
-			j.logDamage(ctx, d)
+			j.found(ctx, d, d.Number, d.Number)
+			if len(found) > 0 {
+				return found, d.Number - 1, nil
+			}
 			return nil, after, d
 		}
 		found = append(found, rows[i].Record)

@@ -50,6 +50,10 @@ func (j *Journal) Verify(ctx context.Context, progress func(done, total uint64))
 			if err := w.step(ctx); err != nil {
 				return v, err
 			}
+			for _, s := range w.spots {
+				j.found(ctx, s.DamageError, s.Number, s.to)
+			}
+			w.spots = nil
 			done += w.number - before
 			if progress != nil {
 				progress(done, total)
@@ -73,6 +77,7 @@ type walk struct {
 	linked   bool     // previous is known: no record was missing before this one
 	records  uint64
 	damage   *DamageError // the first; nil while all is well
+	spots    []spot       // all, those not yet remembered
 
 	// After a record whose hash does not fit, computed is what its hash should be.
 	// The next record tells which of the two is wrong: the hash, or what it covers.
@@ -136,14 +141,28 @@ func (w *walk) record(r *row) {
 // skipTo reports that the records up to and including number cannot be checked.
 // The next one is taken as it is, since the hash before it is not known.
 func (w *walk) skipTo(number uint64, what Damage, detail string) {
-	w.report(w.number+1, what, detail)
+	w.reportTo(w.number+1, number, what, detail)
 	w.number, w.linked, w.doubt = number, false, false
 }
 
 func (w *walk) report(number uint64, what Damage, detail string) {
+	w.reportTo(number, number, what, detail)
+}
+
+// reportTo reports the records of a stretch. All are remembered, so that they can be mended; the first is told.
+func (w *walk) reportTo(from, to uint64, what Damage, detail string) {
+	d := &DamageError{Origin: w.chain.origin, Stream: w.chain.stream, Number: from, What: what, Detail: detail}
 	if w.damage == nil {
-		w.damage = &DamageError{Origin: w.chain.origin, Stream: w.chain.stream, Number: number, What: what, Detail: detail}
+		w.damage = d
 	}
+	w.spots = append(w.spots, spot{d, to})
+}
+
+// A spot is damage that reaches from its number to another one.
+type spot struct {
+	*DamageError
+
+	to uint64
 }
 
 // quickCheck asks SQLite about the structure of the file.
