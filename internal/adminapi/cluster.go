@@ -113,7 +113,7 @@ type MemberStatus struct {
 	Since  time.Time `json:"since,omitzero"` // when it was last heard
 	Behind uint64    `json:"behind"`         // records that it has not told to have
 	Error  string    `json:"error,omitempty"`
-	Alarms []string  `json:"alarms,omitempty"` // records of it, or that it has, which are not taken here
+	Alarms []string  `json:"alarms,omitempty"` // records that are not taken or damaged here, tables that are not the same as there
 }
 
 // The states of a member. One that is not heard may be dead, or the network is cut: nobody here can know.
@@ -131,11 +131,14 @@ func (a *API) status(r *http.Request) (any, error) {
 	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}}
 	for _, m := range a.m.Cluster.Members() {
 		one := MemberStatus{Member: m, State: StateSelf}
+		if m.Self {
+			one.Alarms = damageOf(a.m.Journal)
+		}
 		for _, p := range peers {
 			if p.Origin != m.Origin {
 				continue
 			}
-			one.State, one.Since, one.Behind, one.Error, one.Alarms = StateConnected, p.Heard, p.Behind, p.Problem, p.Refused
+			one.State, one.Since, one.Behind, one.Error, one.Alarms = StateConnected, p.Heard, p.Behind, p.Problem, append(p.Refused, p.Differs...)
 			if p.Problem != "" || p.Heard.IsZero() {
 				one.State = StateUnknown
 			}

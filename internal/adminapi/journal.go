@@ -87,3 +87,18 @@ func (c *Client) Verify(ctx context.Context, progress func(done, total uint64)) 
 		}
 	}
 }
+
+// damageOf tells what was found damaged in the journal and is not mended yet.
+func damageOf(j *journal.Journal) (all []string) {
+	damaged, _ := j.Damaged()
+	for _, s := range damaged[:min(len(damaged), maxDamage)] {
+		all = append(all, s.Why)
+	}
+	if more := len(damaged) - maxDamage; more > 0 {
+		all = append(all, fmt.Sprintf("and %d more places of the journal are damaged", more))
+	}
+	return all
+}
+
+// maxDamage bounds what a list of members shows.
+const maxDamage = 20

@@ -258,7 +258,7 @@ func (p *projection) next(ctx context.Context, origin journal.Origin, after uint
 	records, err = p.j.Read(ctx, origin, journal.State, after, followBatch)
 	if damage, ok := errors.AsType[*journal.DamageError](err); ok {
 		p.log.ErrorContext(ctx, "record of the journal is damaged: certificates or revocations may be missing",
-			telemetry.KeyErr, err, "remedy", "run troupe journal verify and restore the journal from a backup")
+			telemetry.KeyErr, err, "remedy", "a copy is fetched from another member; if none has it whole (troupe journal verify), restore the journal from a backup")
 		return nil, damage.Number, nil
 	}
 	if err != nil || len(records) == 0 {

@@ -3,6 +3,7 @@ package carrier
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -27,6 +28,7 @@ func (c *Carrier) Handler(caller Caller) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /carrier/v1/heads", func(w http.ResponseWriter, r *http.Request) { c.answerHeads(w, r, caller(r)) })
 	mux.HandleFunc("GET /carrier/v1/records", c.answerRecords)
+	mux.HandleFunc("POST /carrier/v1/digests", c.answerDigests)
 	return mux
 }
 
@@ -82,6 +84,14 @@ func (c *Carrier) answerRecords(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	n, err := c.j.Export(r.Context(), w, journal.Origin(q.Get("origin")), stream, after, int(limit))
+	if damage, ok := errors.AsType[*journal.DamageError](err); ok && n == 0 {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		if err := json.NewEncoder(w).Encode(damage); err != nil {
+			c.log.DebugContext(r.Context(), "member went away", telemetry.KeyErr, err)
+		}
+		return
+	}
 	if err != nil && n == 0 {
 		c.fail(w, r, err)
 		return

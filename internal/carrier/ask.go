@@ -91,6 +91,7 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	}
 	c.setReady()
 	c.complain(ctx, p, refused)
+	c.compare(ctx, p, ask)
 	return nil
 }
 
@@ -99,7 +100,8 @@ func isRefusal(err error) bool {
 	_, fork := errors.AsType[*journal.ForkError](err)
 	_, future := errors.AsType[*journal.FutureError](err)
 	_, gap := errors.AsType[*journal.GapError](err)
-	return fork || future || gap
+	_, damage := errors.AsType[*journal.DamageError](err) // on the other's disk: it mends it, and other members have it whole
+	return fork || future || gap || damage
 }
 
 // missing returns the chains of which others have more, the small state first.
@@ -222,6 +224,13 @@ func (a Asker) Do(ctx context.Context, method, path string, body []byte, limit t
 		return err
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusUnprocessableEntity {
+		var damage journal.DamageError
+		if err := json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&damage); err != nil {
+			return fmt.Errorf("read what is damaged at the other member: %w", err)
+		}
+		return &damage
+	}
 	if answer.StatusCode != http.StatusOK {
 		text, err := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
 		said := &StatusError{Code: answer.StatusCode, Words: strings.TrimSpace(string(text))}

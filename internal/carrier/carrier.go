@@ -39,6 +39,13 @@ type Options struct {
 	Peers func() ([]Peer, <-chan struct{})
 	// Dial returns what asks a peer, and makes sure that it is the one.
 	Dial func(Peer) Asker
+	// Mended hears of records that were damaged and are whole again: who has folded the rest could not fold them. nil tells nobody.
+	Mended func(context.Context, []journal.Stretch) error
+
+	// Folds are what members compare with each other, and make anew when they differ.
+	Folds []Fold
+	// CompareEvery is how often; 0 means every minute.
+	CompareEvery time.Duration
 
 	Log        *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil registers no metrics
@@ -67,6 +74,9 @@ type peerState struct {
 	heard   time.Time        // when it last asked or answered; zero means never
 	problem string           // why it cannot be followed; "" when it can
 	refused refusals         // what it has and our journal does not take
+
+	compared time.Time             // when our folds were last compared with its
+	differs  map[string]difference // folds of the same records that are not the same
 }
 
 // refusals are chains that our journal does not take from a peer. They are tried again at a time.
@@ -106,6 +116,7 @@ func (c *Carrier) Run(ctx context.Context) error {
 	following := map[Peer]context.CancelFunc{}
 	var all sync.WaitGroup
 	defer func() { cancel(); all.Wait() }()
+	all.Go(func() { c.mend(ctx) })
 	for {
 		peers, changed := c.o.Peers()
 		now := map[Peer]bool{}
@@ -293,6 +304,7 @@ type PeerStatus struct {
 	Problem string    // why it cannot be followed; "" when it can
 	Behind  uint64    // our records, of any origin, that it has not told to have
 	Refused []string  // why our journal does not take what it has
+	Differs []string  // folds of the same records that are not the same here and there
 }
 
 // Peers returns what is known of the others.
@@ -312,6 +324,10 @@ func (c *Carrier) Peers(ctx context.Context) ([]PeerStatus, error) {
 			all[i].Refused = append(all[i].Refused, err.Error())
 		}
 		slices.Sort(all[i].Refused)
+		for name, d := range s.differs {
+			all[i].Differs = append(all[i].Differs, d.words(name))
+		}
+		slices.Sort(all[i].Differs)
 		for _, h := range heads {
 			all[i].Behind += h.Last - min(max(s.has[chain{h.Origin, h.Stream}], h.Base), h.Last)
 		}

@@ -51,9 +51,9 @@ func (f from) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.RoundTripper.RoundTrip(r)
 }
 
-func newNode(t testing.TB) *node {
+func newNode(t testing.TB, change ...func(*Options)) *node {
 	t.Helper()
-	return nodeOf(t, t.TempDir())
+	return nodeOf(t, t.TempDir(), change...)
 }
 
 // forkOf is a member with a copy of another's journal.
@@ -66,7 +66,7 @@ func forkOf(t *testing.T, n *node) *node {
 	return nodeOf(t, dir)
 }
 
-func nodeOf(t testing.TB, dir string) *node {
+func nodeOf(t testing.TB, dir string, change ...func(*Options)) *node {
 	t.Helper()
 	metrics := prometheus.NewRegistry()
 	j, err := journal.Open(dir, journal.Options{Registerer: metrics})
@@ -74,12 +74,16 @@ func nodeOf(t testing.TB, dir string) *node {
 		t.Fatal(err)
 	}
 	n := &node{dir: dir, j: j, metrics: metrics, changed: make(chan struct{})}
-	n.c = New(j, Options{
+	o := Options{
 		Peers: func() ([]Peer, <-chan struct{}) { n.mu.Lock(); defer n.mu.Unlock(); return n.peers, n.changed },
 		Dial: func(p Peer) Asker {
 			return Asker{HTTP: &http.Client{Transport: from{n, http.DefaultTransport}}, URL: p.Address}
 		},
-	})
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	n.c = New(j, o)
 	answer := n.c.Handler(func(r *http.Request) journal.Origin { return journal.Origin(r.Header.Get(fromHeader)) })
 	n.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n.down.Load() {

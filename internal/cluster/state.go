@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -77,6 +78,7 @@ type founded struct {
 	cert *x509.Certificate
 	pool *x509.CertPool
 	at   journal.Time
+	by   journal.Origin
 }
 
 // said is the last word about a member.
@@ -84,6 +86,7 @@ type said struct {
 	memberRecord
 
 	at journal.Time
+	by journal.Origin // whose record it is: its own, or of who admitted it
 }
 
 func newState() state {
@@ -101,25 +104,37 @@ func (c *Cluster) refresh(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	news := false
-	for _, o := range origins {
-		records, end, err := c.j.Select(ctx, o, journal.State, kindPrefix, c.state.positions[o])
-		if err != nil {
-			return fmt.Errorf("read records about the troupe: %w", err)
-		}
-		for _, r := range records {
-			if err := c.state.fold(r); err != nil {
-				c.log.ErrorContext(ctx, "record cannot be folded", "origin", r.Origin, "number", r.Number, "kind", r.Kind, telemetry.KeyErr, err)
-			}
-			news = true
-		}
-		c.state.positions[o] = end
-	}
+	news, err := c.foldInto(ctx, &c.state, origins)
 	if news {
 		close(c.changed)
 		c.changed = make(chan struct{})
 	}
-	return nil
+	return err
+}
+
+// foldInto folds what is new to a state, and reports whether anything was.
+func (c *Cluster) foldInto(ctx context.Context, s *state, origins []journal.Origin) (news bool, err error) {
+	for _, o := range origins {
+		for {
+			records, end, err := c.j.Select(ctx, o, journal.State, kindPrefix, s.positions[o])
+			if damage, ok := errors.AsType[*journal.DamageError](err); ok {
+				end = damage.Number // the journal has said so; a copy of it is fetched, and then all is folded anew
+			} else if err != nil {
+				return news, fmt.Errorf("read records about the troupe: %w", err)
+			}
+			if end == s.positions[o] {
+				break
+			}
+			for _, r := range records {
+				if err := s.fold(r); err != nil {
+					c.log.ErrorContext(ctx, "record cannot be folded", "origin", r.Origin, "number", r.Number, "kind", r.Kind, telemetry.KeyErr, err)
+				}
+				news = true
+			}
+			s.positions[o] = end
+		}
+	}
+	return news, nil
 }
 
 func (s *state) fold(r journal.Record) error {
@@ -128,8 +143,8 @@ func (s *state) fold(r journal.Record) error {
 		return decode(r, func(f foundedRecord) error { return s.found(r, f) })
 	case kindMember:
 		return decode(r, func(m memberRecord) error {
-			if r.Time > s.members[m.Origin].at {
-				s.members[m.Origin] = said{m, r.Time}
+			if before := s.members[m.Origin]; r.Time > before.at || r.Time == before.at && r.Origin > before.by {
+				s.members[m.Origin] = said{m, r.Time, r.Origin}
 			}
 			return nil
 		})
@@ -157,10 +172,13 @@ func (s *state) found(r journal.Record, f foundedRecord) error {
 	if err != nil {
 		return fmt.Errorf("certificate of the infrastructure CA: %w", err)
 	}
-	if s.founded != nil && s.founded.at <= r.Time {
+	if s.founded != nil && s.founded.ID == f.ID && s.founded.at == r.Time && s.founded.by == r.Origin {
+		return nil // the same once more
+	}
+	if s.founded != nil && (s.founded.at < r.Time || s.founded.at == r.Time && s.founded.by <= r.Origin) {
 		return fmt.Errorf("a second foundation, of %s", f.ID)
 	}
-	s.founded = &founded{foundedRecord: f, cert: cert, pool: x509.NewCertPool(), at: r.Time}
+	s.founded = &founded{foundedRecord: f, cert: cert, pool: x509.NewCertPool(), at: r.Time, by: r.Origin}
 	s.founded.pool.AddCert(cert)
 	return nil
 }

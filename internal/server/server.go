@@ -224,7 +224,7 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 	if err != nil {
 		return err
 	}
-	m.carrier = carrier.New(m.journal, carrier.Options{Peers: m.peers, Dial: m.dialPeer, Log: m.log, Registerer: m.registry})
+	m.carrier = carrier.New(m.journal, carrier.Options{Peers: m.peers, Dial: m.dialPeer, Mended: m.mended, Folds: m.folds(), Log: m.log, Registerer: m.registry})
 	m.authority, err = ca.Open(ctx, m.folder("ca"), m.journal, caOptions(cfg, m))
 	if err != nil {
 		return err

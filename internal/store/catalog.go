@@ -145,7 +145,7 @@ func (db *DB) foldCatalog(ctx context.Context, tx *sql.Tx, r *journal.Record) er
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, code_id = excluded.code_id,
 			catalog_uuid = excluded.catalog_uuid, transaction_uuid = excluded.transaction_uuid, version = excluded.version,
-			bytes = excluded.bytes WHERE excluded.stamp > stamp`,
+			bytes = excluded.bytes WHERE excluded.stamp >= stamp`,
 		m.Certname, m.Hash, stampOf(r), m.Environment, m.CodeID, m.CatalogUUID, m.TransactionUUID, m.Version, m.Bytes); err != nil {
 		return err
 	}
@@ -170,7 +170,8 @@ func (db *DB) foldCatalogBody(ctx context.Context, tx *sql.Tx, r *journal.Record
 		sum = s[:]
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO catalog_body (certname, hash, journalled, exported_sum, exported, body) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET journalled = excluded.journalled, body = excluded.body WHERE excluded.journalled > journalled`,
+		ON CONFLICT DO UPDATE SET journalled = excluded.journalled, exported_sum = excluded.exported_sum, exported = excluded.exported, body = excluded.body
+			WHERE excluded.journalled >= journalled`,
 		m.Certname, m.Hash, stampOf(r), sum, db.zip.pack(exported), db.zip.pack(body))
 	return err
 }

@@ -48,7 +48,7 @@ func foldENC(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO enc (certname, stamp, body) VALUES (?, ?, ?)
-		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, body = excluded.body WHERE excluded.stamp > stamp`, e.Certname, stampOf(r), parts[0])
+		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, body = excluded.body WHERE excluded.stamp >= stamp`, e.Certname, stampOf(r), parts[0])
 	return err
 }
 

@@ -40,7 +40,7 @@ func (db *DB) foldFacts(ctx context.Context, tx *sql.Tx, r *journal.Record) erro
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO facts (certname, stamp, environment, time, producer, facts) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, time = excluded.time,
-			producer = excluded.producer, facts = excluded.facts WHERE excluded.stamp > stamp`,
+			producer = excluded.producer, facts = excluded.facts WHERE excluded.stamp >= stamp`,
 		f.Certname, stampOf(r), f.Environment, f.Time.UnixMicro(), f.Producer, db.zip.pack(parts[0])); err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func (db *DB) touch(ctx context.Context, tx *sql.Tx, r *journal.Record, s sign, 
 	var woken bool
 	err := tx.QueryRowContext(ctx, `INSERT INTO node (certname, seen, `+col+`, environment, environment_stamp) VALUES (?1, ?2, ?2, ?3, ?4)
 		ON CONFLICT DO UPDATE SET seen = max(seen, ?2), `+col+` = max(`+col+`, ?2),
-			environment       = iif(?4 > environment_stamp, ?3, environment),
+			environment       = iif(?4 >= environment_stamp AND length(?4) > 0, ?3, environment),
 			environment_stamp = max(environment_stamp, ?4)
 		RETURNING expired OR length(deactivated) > 0`, certname, at, env, envAt).Scan(&woken)
 	if err != nil || !woken {

@@ -106,7 +106,7 @@ func (db *DB) foldReport(ctx context.Context, tx *sql.Tx, r *journal.Record) err
 	at := stampOf(r)
 	if _, err := tx.ExecContext(ctx, `INSERT INTO report (id, stamp, certname, environment, status, summary, body) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, status = excluded.status,
-			summary = excluded.summary, body = excluded.body WHERE excluded.stamp < stamp`,
+			summary = excluded.summary, body = excluded.body WHERE excluded.stamp <= stamp`,
 		s.ID, at, s.Certname, s.Environment, s.Status, string(summary), db.zip.pack(parts[0])); err != nil {
 		return err
 	}

@@ -1,0 +1,137 @@
+package ca
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"troupe/internal/journal"
+	"troupe/internal/sqlite"
+)
+
+// This file compares the tables with those of other members, and makes them anew from the journal when they differ.
+
+// DigestName is the name of the digest of this package.
+const DigestName = "ca"
+
+// digested are the tables and what of them follows from the records alone. How a status is written (prefix, suffix) may
+// differ between versions of this program.
+func digested() []string {
+	return []string{
+		"SELECT time, origin, body FROM setup ORDER BY time, origin",
+		"SELECT serial, name, time, origin, not_before, not_after, der, cleaned, revoked, current FROM cert ORDER BY serial",
+		"SELECT serial FROM cleaned ORDER BY serial",
+		"SELECT serial, at, reason FROM revoked ORDER BY serial",
+		"SELECT id, name, time, origin, der, current FROM request ORDER BY id",
+		"SELECT id FROM done ORDER BY id",
+		"SELECT key, number, crl FROM ancestor ORDER BY key",
+		"SELECT time FROM latest",
+	}
+}
+
+// Digest sums what was folded: issued and revoked certificates, requests, issuers and lists.
+func (a *Authority) Digest(ctx context.Context) (journal.Digest, error) { return a.db.digest(ctx) }
+
+func (p *projection) digest(ctx context.Context) (d journal.Digest, err error) {
+	tx, err := p.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // one moment for all tables
+	if err != nil {
+		return d, fmt.Errorf("sum the list of certificates: %w", err)
+	}
+	defer func() {
+		if back := tx.Rollback(); back != nil && !errors.Is(back, sql.ErrTxDone) {
+			err = errors.Join(err, back)
+		}
+	}()
+	positions, err := positionsOf(ctx, tx)
+	if err != nil {
+		return d, err
+	}
+	h := sha256.New()
+	for _, query := range digested() {
+		if err := sqlite.Sum(ctx, tx, h, query); err != nil {
+			return d, fmt.Errorf("sum the list of certificates: %w", err)
+		}
+		h.Write([]byte{0})
+	}
+	return journal.Digest{Name: DigestName, At: journal.SumPositions(positions), Sum: journal.Hash(h.Sum(nil))}, nil
+}
+
+// Refold makes all tables anew from the journal. Readers see the old ones until it is done; who signs or revokes meanwhile waits.
+func (a *Authority) Refold(ctx context.Context) error {
+	origins, err := a.j.Origins(ctx)
+	if err != nil {
+		return fmt.Errorf("list origins of the journal: %w", err)
+	}
+	if err := a.db.refold(ctx, origins, a.learn); err != nil {
+		return fmt.Errorf("make the list of certificates anew: %w", err)
+	}
+	return nil
+}
+
+func (p *projection) refold(ctx context.Context, origins []journal.Origin, learn func(context.Context, learned) error) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	tx, err := p.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if back := tx.Rollback(); back != nil && !errors.Is(back, sql.ErrTxDone) {
+			err = errors.Join(err, back)
+		}
+	}()
+	for _, table := range []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest"} {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM "+table); err != nil {
+			return err
+		}
+	}
+	// What is learned counts for the whole: an issuer, or a revocation, may be one that was not known before.
+	all := learned{setup: true, lists: true}
+	for _, origin := range origins {
+		for at := uint64(0); ; {
+			records, end, err := p.next(ctx, origin, at)
+			if err != nil {
+				return err
+			}
+			if end == at {
+				break
+			}
+			f := &fold{tx: tx, log: p.log, self: p.j.Origin()}
+			for _, r := range records {
+				if err := f.apply(ctx, r); err != nil {
+					return fmt.Errorf("record %d (%s of %s): %w", r.Number, r.Kind, r.Key, err)
+				}
+			}
+			if err := f.finish(ctx, origin, end); err != nil {
+				return err
+			}
+			all.revoked = append(all.revoked, f.learned.revoked...)
+			all.elsewhere = append(all.elsewhere, f.learned.elsewhere...)
+			at = end
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return learn(ctx, all)
+}
+
+func positionsOf(ctx context.Context, tx *sql.Tx) (map[journal.Origin]uint64, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT origin, number FROM position")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := map[journal.Origin]uint64{}
+	for rows.Next() {
+		var origin journal.Origin
+		var number uint64
+		if err := rows.Scan(&origin, &number); err != nil {
+			return nil, err
+		}
+		all[origin] = number
+	}
+	return all, rows.Err()
+}
