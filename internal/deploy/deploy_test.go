@@ -244,10 +244,24 @@ func TestTheLaterDeploymentCounts(t *testing.T) {
 	a.hear(t, b)
 	b.hear(t, a)
 	c.hear(t, b, a)
+	sums := map[journal.Hash]bool{}
 	for _, m := range []*member{a, b, c} {
+		for range 2 { // folded as it came, and anew
+			digest, err := m.d.Digest(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums[digest.Sum] = true
+			if err := m.d.Refold(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if !m.d.settle(t.Context()) || m.serves(t) != "b" {
 			t.Errorf("%s serves %s", m.name, m.serves(t))
 		}
+	}
+	if len(sums) != 1 {
+		t.Errorf("they have %d different digests", len(sums))
 	}
 }
 

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"troupe/internal/ca"
 	"troupe/internal/carrier"
 	"troupe/internal/cluster"
+	"troupe/internal/deploy"
 	"troupe/internal/journal"
 	"troupe/internal/store"
 )
@@ -33,6 +35,11 @@ func (m *member) folds() []carrier.Fold {
 			Name:   ca.DigestName,
 			Digest: whole(func(ctx context.Context) (journal.Digest, error) { return m.authority.Digest(ctx) }),
 			Refold: func(ctx context.Context) error { return m.authority.Refold(ctx) },
+		},
+		{
+			Name:   deploy.DigestName,
+			Digest: whole(func(ctx context.Context) (journal.Digest, error) { return m.deploy.Digest(ctx) }),
+			Refold: func(ctx context.Context) error { return m.deploy.Refold(ctx) },
 		},
 		{
 			Name:  store.DigestName,
@@ -65,7 +72,7 @@ func (m *member) mended(ctx context.Context, all []journal.Stretch) error {
 	if !state {
 		return nil
 	}
-	if err := m.cluster.Refold(ctx); err != nil {
+	if err := errors.Join(m.cluster.Refold(ctx), m.deploy.Refold(ctx)); err != nil {
 		return err
 	}
 	return m.authority.Refold(ctx)
