@@ -21,10 +21,10 @@ import (
 
 // node is a member with a journal and a carrier. Who knows whom is set by knows.
 type node struct {
-	dir  string
-	j    *journal.Journal
-	c    *Carrier
-	srv  *httptest.Server
+	dir string
+	j   *journal.Journal
+	c   *Carrier
+	srv *httptest.Server
 
 	metrics *prometheus.Registry
 

@@ -90,16 +90,17 @@ func newCodeDeploy(c *common) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
 			all := []deploy.Deployment{}
+			var err error
 			for e := range strings.FieldsSeq(strings.Join(args, " ")) { // r10k gives all names as one word
-				d, err := m.Deploy(cmd.Context(), e)
-				if err != nil {
-					return err
+				d, one := m.Deploy(cmd.Context(), e)
+				if one != nil { // the others need not wait for it to be mended
+					err = errors.Join(err, one)
+					continue
 				}
 				all = append(all, d)
 			}
-			var err error
-			if wait > 0 {
-				err = c.awaitDeployed(cmd.Context(), m, all, wait)
+			if wait > 0 && len(all) > 0 {
+				err = errors.Join(err, c.awaitDeployed(cmd.Context(), m, all, wait))
 			}
 			return errors.Join(c.print(all, func(w *tabwriter.Writer) {
 				for _, d := range all {

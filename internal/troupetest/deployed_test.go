@@ -5,7 +5,9 @@ package troupetest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,4 +82,48 @@ func TestASiteThatIsLostLeavesCodeAndBackedUpFiles(t *testing.T) {
 	if got := readFile(t, agent.Sandbox("motd")); got != "what was there before\n" {
 		t.Errorf("restored: %q", got)
 	}
+}
+
+// TestR10kDeploysToAllMembers has the real r10k deploy a branch on one member.
+func TestR10kDeploysToAllMembers(t *testing.T) {
+	t.Parallel()
+	_, eastPort := MemberPort(t)
+	_, westPort := MemberPort(t)
+	east := StartServer(t, ServerOptions{Certname: "east.example.test", Config: eastPort, Autosign: true})
+	east.MustCLI("init", "--site", "east")
+	data := Join(t, east, "west", "west.example.test", westPort)
+	west := StartServer(t, ServerOptions{Certname: "west.example.test", Data: data, Config: westPort, Autosign: true})
+
+	work := TempDir(t)
+	control := filepath.Join(work, "control")
+	git := func(args ...string) {
+		t.Helper()
+		command := append([]string{"-C", control, "-c", "user.name=A", "-c", "user.email=a@example.test", "-c", "commit.gpgsign=false"}, args...)
+		run(t, exec.CommandContext(t.Context(), "git", command...))
+	}
+	mkdir(t, control)
+	git("init", "--quiet", "--initial-branch", "production")
+	commit := func(text string) {
+		t.Helper()
+		writeFile(t, filepath.Join(control, "manifests/site.pp"), text)
+		git("add", ".")
+		git("commit", "--quiet", "-m", "x")
+	}
+	config := filepath.Join(work, "r10k.yaml")
+	writeFile(t, config, fmt.Sprintf("cachedir: %s/cache\nsources:\n  main:\n    remote: %s\n    basedir: %s\npostrun: ['%s', 'code', 'deploy', '$modifiedenvs', '--data', '%s']\n",
+		work, control, east.Environments, Binary(t), east.Data))
+	r10k := func() {
+		t.Helper()
+		run(t, exec.CommandContext(t.Context(), "r10k", "deploy", "environment", "--config", config))
+	}
+	agent := NewAgent(t, Puppet7, "web1.example.test", west.Addr)
+	for _, word := range []string{"one", "two"} {
+		commit("notify { 'word " + word + "': }\n")
+		git("branch", "--force", "test")
+		r10k()
+		if r := agent.Run(); r.Exit != 2 || !strings.Contains(r.Output, "word "+word) {
+			t.Errorf("after r10k has deployed %s at east, a run at west: exit %d\n%s", word, r.Exit, r.Output)
+		}
+	}
+	agent.Run("--environment", "test").want(t, 2, "a run at west in the other branch")
 }
