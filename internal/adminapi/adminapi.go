@@ -49,6 +49,7 @@ type Member struct {
 	ServerIP6  string                          // likewise serverip6
 	CustomOIDs map[string]string               // OID to short name, of custom_trusted_oid_mapping.yaml
 	Reload     func(ctx context.Context) error // reads configuration and certificates again
+	Heartbeats func(ctx context.Context) map[journal.Origin]Heartbeat
 }
 
 // An Engine compiles catalogs and looks data up.

@@ -7,6 +7,7 @@ import (
 
 	"troupe/internal/cluster"
 	"troupe/internal/fault"
+	"troupe/internal/journal"
 	"troupe/internal/puppet"
 )
 
@@ -114,6 +115,22 @@ type MemberStatus struct {
 	Behind uint64    `json:"behind"`         // records that it has not told to have
 	Error  string    `json:"error,omitempty"`
 	Alarms []string  `json:"alarms,omitempty"` // records that are not taken or damaged here, tables that are not the same as there
+
+	Heartbeat Heartbeat `json:"heartbeat,omitzero"` // the last one
+}
+
+// A Heartbeat is how a member does, in its own words.
+type Heartbeat struct {
+	State   string    `json:"state"` // starting, running or stopping
+	Problem string    `json:"problem,omitempty"`
+	Workers int       `json:"workers"` // compiles at a time
+	Busy    int       `json:"busy"`
+	Waiting int       `json:"waiting"` // compiles
+	Time    time.Time `json:"time"`    // by its own clock
+
+	Heard     time.Time     `json:"heard"`           // by the clock of who heard it
+	RoundTrip time.Duration `json:"round_trip"`      // of question and answer
+	Ahead     time.Duration `json:"ahead,omitempty"` // its clock before that of who heard it, give or take half a round trip
 }
 
 // The states of a member. One that is not heard may be dead, or the network is cut: nobody here can know.
@@ -128,9 +145,13 @@ func (a *API) status(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	var heard map[journal.Origin]Heartbeat
+	if a.m.Heartbeats != nil {
+		heard = a.m.Heartbeats(r.Context())
+	}
 	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}}
 	for _, m := range a.m.Cluster.Members() {
-		one := MemberStatus{Member: m, State: StateSelf}
+		one := MemberStatus{Member: m, State: StateSelf, Heartbeat: heard[m.Origin]}
 		if m.Self {
 			one.Alarms = damageOf(a.m.Journal)
 		}

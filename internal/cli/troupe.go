@@ -198,7 +198,7 @@ func (c *common) printStatus(s adminapi.Status) error {
 			fmt.Fprintln(w, "This member serves alone. To begin a troupe: troupe init --site NAME")
 			return
 		}
-		fmt.Fprintln(w, "SITE\tMEMBER\tADDRESS\tVERSION\tSTATE\tBEHIND")
+		fmt.Fprintln(w, "SITE\tMEMBER\tADDRESS\tVERSION\tSTATE\tBEHIND\tCOMPILES")
 		for _, m := range s.Members {
 			state := m.State
 			switch {
@@ -211,7 +211,7 @@ func (c *common) printStatus(s adminapi.Status) error {
 			if m.State != adminapi.StateSelf {
 				behind = fmt.Sprint(m.Behind)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Site, m.Name, m.Address, m.Version, state, behind)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Site, m.Name, m.Address, m.Version, state, behind, load(m))
 			for _, line := range m.Alarms {
 				fmt.Fprintf(w, "\t\t\t\t%s\n", line)
 			}
@@ -220,6 +220,22 @@ func (c *common) printStatus(s adminapi.Status) error {
 			}
 		}
 	})
+}
+
+// load is how much a member that is heard has to do.
+func load(m adminapi.MemberStatus) string {
+	h := m.Heartbeat
+	switch {
+	case m.State == adminapi.StateUnknown || h.Heard.IsZero():
+		return "-"
+	case h.Problem != "":
+		return h.Problem
+	case h.State != "running":
+		return h.State
+	case h.Waiting > 0:
+		return fmt.Sprintf("%d of %d, %d wait", h.Busy, h.Workers, h.Waiting)
+	}
+	return fmt.Sprintf("%d of %d", h.Busy, h.Workers)
 }
 
 func newRemove(c *common) *cobra.Command {

@@ -88,6 +88,7 @@ func (m *member) serveMembers(ctx context.Context, l net.Listener) error {
 	mux.Handle("/carrier/", m.carrier.Handler(caller))
 	mux.Handle("/deploy/", m.deploy.Handler())
 	mux.Handle("/store/", m.store.ContentsHandler())
+	mux.HandleFunc("GET /heartbeat/v1", m.answerHeartbeat)
 	srv := &http.Server{
 		Handler: m.cluster.Handler(mux), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,

@@ -78,6 +78,7 @@ type member struct {
 	front      *front
 	notify     notifier
 	phase      atomic.Pointer[statusapi.State] // starting, running or stopping
+	pulse      pulse
 	probes     struct{ journal, store probe }
 	reloading  sync.Mutex // one reload at a time: all of one configuration counts, or all of the other
 }
@@ -116,6 +117,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"cluster", m.cluster.Run, 5 * time.Second},
 		stage{"carrier", m.carrier.Run, 5 * time.Second},
 		stage{"members", m.runMembers, 5 * time.Second},
+		stage{"heartbeats", m.runHeartbeats, 5 * time.Second},
 		stage{"deploy", m.deploy.Run, 5 * time.Second},
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
@@ -195,7 +197,7 @@ func dialSoon(ctx context.Context, data string) (*adminapi.Client, error) {
 // open returns a member with every part that has state. Nothing runs yet. What was
 // opened is closed when a later part fails.
 func open(ctx context.Context, cfg *config.Config, o Options) (*member, error) {
-	m := &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier()}
+	m := &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier(), pulse: pulse{heard: map[journal.Origin]adminapi.Heartbeat{}}}
 	m.cfg.Store(cfg)
 	m.enter(statusapi.StateStarting)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -430,7 +432,7 @@ func (m *member) runAdmin(ctx context.Context) error {
 	ip4, ip6 := ownAddresses()
 	api := adminapi.New(adminapi.Member{
 		Authority: m.authority, Cluster: m.cluster, Carrier: m.carrier, Store: m.store, Journal: m.journal, Code: m.code, Deployer: m.deploy, Compiler: m.engine, Classifier: m.classifier,
-		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload,
+		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload, Heartbeats: m.heartbeats,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)
 }

@@ -13,6 +13,10 @@ import (
 type memberLine struct {
 	Name, Site, State, Error string
 	Behind                   uint64
+	Heartbeat                struct {
+		State   string
+		Workers int
+	}
 }
 
 func (s *Server) members() map[string]memberLine {
@@ -54,6 +58,10 @@ func TestAnAgentEnrolsAtOneSiteAndRunsAtTheOther(t *testing.T) {
 	if m := east.members(); m["west.example.test"].Site != "west" || m["west.example.test"].State != "connected" || m["east.example.test"].State != "self" {
 		t.Errorf("status at east: %+v", m)
 	}
+	Eventually(t, Patience, "each hears how the other does", func() bool {
+		a, b := east.members()["west.example.test"].Heartbeat, west.members()["east.example.test"].Heartbeat
+		return a.State == "running" && a.Workers > 0 && b.State == "running" && b.Workers > 0
+	})
 
 	// Revoked here, refused there.
 	east.MustCLI("ca", "revoke", "--certname", "web1.example.test")
