@@ -76,6 +76,9 @@ func (r *Repo) Pinned(e puppet.Environment) string {
 	return ""
 }
 
+// Serves reports whether there is anything to serve of an environment: a deployed version or a folder.
+func (r *Repo) Serves(e puppet.Environment) bool { return r.Pinned(e) != "" || r.folder(e) != "" }
+
 // AllPinned lists the environments of which a deployed version serves.
 func (r *Repo) AllPinned() []puppet.Environment {
 	var all []puppet.Environment

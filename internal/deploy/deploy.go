@@ -157,7 +157,8 @@ const (
 	retryMost  = 15 * time.Second
 )
 
-// Settled is closed when every deployed environment has a version that serves, not always the newest.
+// Settled is closed when every deployed environment has something that serves: not always the newest version, and where nothing
+// was fetched yet, this member's folder.
 func (d *Deployer) Settled() <-chan struct{} { return d.settled }
 
 // refresh folds what is new in the journal.

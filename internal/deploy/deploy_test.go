@@ -234,6 +234,16 @@ func TestWhatOneDeploysAllServe(t *testing.T) {
 	}
 }
 
+func TestAFolderThatHoldsWhatIsDeployedNeedsNobody(t *testing.T) {
+	a, b := newMember(t, "a", site("one")), newMember(t, "b", site("one"))
+	a.deploy(t)
+	b.hear(t, a)
+	b.lay(t, site("one")) // as r10k does on every member
+	if !b.d.settle(t.Context()) || b.repo.Pinned("production") == "" {
+		t.Errorf("b asks others for what it has: %+v", b.d.Status(t.Context()))
+	}
+}
+
 // TestTheLaterDeploymentCounts has two members deploy while they do not hear each other.
 func TestTheLaterDeploymentCounts(t *testing.T) {
 	a, b, c := newMember(t, "a", site("a")), newMember(t, "b", site("b")), newMember(t, "c", nil)

@@ -45,7 +45,7 @@ func (d *Deployer) settle(ctx context.Context) (done bool) {
 		}
 		d.tell(ctx, w, err)
 		done = done && err == nil
-		serves = serves && (w.Version == "" || d.repo.Pinned(w.Environment) != "")
+		serves = serves && (w.Version == "" || d.repo.Serves(w.Environment))
 	}
 	if serves {
 		d.isOnce.Do(func() { close(d.settled) })
@@ -64,7 +64,12 @@ func (d *Deployer) settleOne(ctx context.Context, w Deployment) error {
 	began := time.Now()
 	_, err := d.repo.Version(ctx, w.Environment, w.Version)
 	if fault.KindOf(err) == fault.NotFound {
-		err = d.fetch(ctx, w)
+		// This member's own folder may hold just that, after a restore or where r10k runs on every member.
+		if v, ferr := d.repo.Folder(ctx, w.Environment); ferr == nil && v.ID == w.Version {
+			err = nil
+		} else {
+			err = d.fetch(ctx, w)
+		}
 	}
 	if err == nil {
 		err = d.repo.Pin(w.Environment, w.Version, code.Deployment{ConfigVersion: w.ConfigVersion})
