@@ -54,6 +54,7 @@ type revokedSet struct {
 type entry struct {
 	serial *big.Int
 	at     int64
+	reason int
 	der    []byte
 }
 
@@ -148,10 +149,11 @@ func newEntry(r revocation) (entry, error) {
 		line.Extensions = []pkix.Extension{{Id: knownOIDs().reason, Value: reason}}
 	}
 	der, err := asn1.Marshal(line)
-	return entry{serial: serial, at: r.At.Unix(), der: der}, err
+	return entry{serial: serial, at: r.At.Unix(), reason: r.Reason, der: der}, err
 }
 
-// add takes over revocations. Of two dates for one serial the earlier stays.
+// add takes over revocations. Of two dates for one serial the earlier stays, and of two reasons at one date the lower, as in
+// the table.
 func (s *revokedSet) add(all []revocation) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,7 +171,7 @@ func (s *revokedSet) add(all []revocation) error {
 		switch {
 		case !found:
 			s.entries = slices.Insert(s.entries, i, e)
-		case e.at < s.entries[i].at:
+		case e.at < s.entries[i].at, e.at == s.entries[i].at && e.reason < s.entries[i].reason:
 			s.entries[i] = e
 		}
 	}

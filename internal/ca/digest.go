@@ -31,6 +31,11 @@ func digested() []string {
 	}
 }
 
+// tables are all that the projection has.
+func tables() []string {
+	return []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest"}
+}
+
 // Digest sums what was folded: issued and revoked certificates, requests, issuers and lists.
 func (a *Authority) Digest(ctx context.Context) (journal.Digest, error) { return a.db.digest(ctx) }
 
@@ -82,7 +87,7 @@ func (p *projection) refold(ctx context.Context, origins []journal.Origin, learn
 			err = errors.Join(err, back)
 		}
 	}()
-	for _, table := range []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest"} {
+	for _, table := range tables() {
 		if _, err := tx.ExecContext(ctx, "DELETE FROM "+table); err != nil {
 			return err
 		}

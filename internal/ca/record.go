@@ -24,6 +24,11 @@ const (
 	kindRenewed  = "ca.crl-renewed"     // the issuer's list was signed again without a change
 )
 
+// kinds are those that this program folds.
+func kinds() []string {
+	return []string{kindSetup, kindRequest, kindDeleted, kindIssued, kindRevoked, kindCleaned, kindAncestor, kindRenewed}
+}
+
 // keyCA is the key of records that are about the authority, not about a certname.
 const keyCA = "ca"
 

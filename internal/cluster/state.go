@@ -28,6 +28,11 @@ const (
 	keyTroupe = "troupe"
 )
 
+// kinds are those that this program folds.
+func kinds() []string {
+	return []string{kindFounded, kindMember, kindRemoved, kindToken, kindTokenUsed, kindTokenRevoked}
+}
+
 type foundedRecord struct {
 	ID string `json:"id"` // random
 	CA []byte `json:"ca"` // DER of the infrastructure CA

@@ -153,6 +153,8 @@ func (db *DB) foldCatalog(ctx context.Context, tx *sql.Tx, r *journal.Record) er
 		if err := db.foldCatalogBody(ctx, tx, r, m, parts[0], parts[1]); err != nil {
 			return err
 		}
+	} else if err := db.recallBody(ctx, tx, m); err != nil {
+		return err
 	}
 	if err := db.trimCatalogs(ctx, tx, m.Certname); err != nil {
 		return err
@@ -173,7 +175,41 @@ func (db *DB) foldCatalogBody(ctx context.Context, tx *sql.Tx, r *journal.Record
 		ON CONFLICT DO UPDATE SET journalled = excluded.journalled, exported_sum = excluded.exported_sum, exported = excluded.exported, body = excluded.body
 			WHERE excluded.journalled >= journalled`,
 		m.Certname, m.Hash, stampOf(r), sum, db.zip.pack(exported), db.zip.pack(body))
+	if err != nil || r.Number == 0 { // of a snapshot, not of the journal
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO catalog_record (certname, hash, stamp, origin, number) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, origin = excluded.origin, number = excluded.number WHERE excluded.stamp > stamp`,
+		m.Certname, m.Hash, stampOf(r), r.Origin, r.Number)
 	return err
+}
+
+// recallBody brings back the body of a catalog that was trimmed: a member that was cut off still had it when it journalled only
+// the hash. In another order of the same records it would not have been trimmed.
+func (db *DB) recallBody(ctx context.Context, tx *sql.Tx, m CatalogMeta) error {
+	var o journal.Origin
+	var number uint64
+	err := tx.QueryRowContext(ctx, `SELECT origin, number FROM catalog_record WHERE certname = ?1 AND hash = ?2
+		AND NOT EXISTS (SELECT 1 FROM catalog_body WHERE certname = ?1 AND hash = ?2)`, m.Certname, m.Hash).Scan(&o, &number)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // it is here, or still to come
+	}
+	if err != nil {
+		return err
+	}
+	recs, err := db.journal.Read(ctx, o, journal.Bulk, number-1, 1)
+	if _, damaged := errors.AsType[*journal.DamageError](err); damaged || len(recs) == 1 && recs[0].Number != number || err == nil && len(recs) == 0 {
+		return nil // it will be folded when it is mended; or it was pruned
+	}
+	if err != nil {
+		return err
+	}
+	var old CatalogMeta
+	parts, err := splitParts(&recs[0], &old, 2)
+	if err != nil {
+		return err
+	}
+	return db.foldCatalogBody(ctx, tx, &recs[0], old, parts[0], parts[1])
 }
 
 // trimCatalogs keeps the newest catalogs of a node.

@@ -62,10 +62,16 @@ func (db *DB) Digest(ctx context.Context, s journal.Scope) (d journal.Digest, ok
 			return d, false, nil
 		}
 	}
+	sum, err := db.sum(ctx, tx, s)
+	return journal.Digest{Name: DigestName, At: journal.SumPositions(positions), Sum: sum}, err == nil, err
+}
+
+// sum sums the nodes of a slice.
+func (db *DB) sum(ctx context.Context, tx *sql.Tx, s journal.Scope) (journal.Hash, error) {
 	since := stampAt(s.Since.Time())
 	names, err := texts[puppet.Certname](ctx, tx, `SELECT certname FROM node WHERE seen >= ? ORDER BY certname`, since)
 	if err != nil {
-		return d, false, fmt.Errorf("sum the store: %w", err)
+		return journal.Hash{}, fmt.Errorf("sum the store: %w", err)
 	}
 	h := sha256.New()
 	for _, name := range names {
@@ -73,10 +79,10 @@ func (db *DB) Digest(ctx context.Context, s journal.Scope) (d journal.Digest, ok
 			continue
 		}
 		if err := db.sumNode(ctx, tx, h, name, since); err != nil {
-			return d, false, fmt.Errorf("sum node %s: %w", name, err)
+			return journal.Hash{}, fmt.Errorf("sum node %s: %w", name, err)
 		}
 	}
-	return journal.Digest{Name: DigestName, At: journal.SumPositions(positions), Sum: journal.Hash(h.Sum(nil))}, true, nil
+	return journal.Hash(h.Sum(nil)), nil
 }
 
 func sliceOf(name puppet.Certname, slices int) int {

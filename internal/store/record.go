@@ -25,6 +25,11 @@ const (
 	kindDeactivate = "node.deactivated"
 )
 
+// kinds are those that this program folds.
+func kinds() []string {
+	return []string{kindFacts, kindCatalog, kindCompile, kindReport, kindENC, kindBucket, kindDeactivate}
+}
+
 // joinParts makes a body of a JSON object and attachments that keep their bytes:
 // each part is its length as a varint, then its bytes. A member that knows fewer
 // parts or fewer keys ignores the others.

@@ -24,6 +24,7 @@ func (db *DB) retain(ctx context.Context) error {
 		db.forgetNodes(ctx),
 		db.removeReports(ctx),
 		db.removeBucket(ctx),
+		db.forgetPlaces(ctx),
 		db.pruneJournal(ctx),
 	)
 }
@@ -109,6 +110,19 @@ func (db *DB) removeReports(ctx context.Context) error {
 	old := stampAt(db.o.Now().Add(-db.o.ReportAge))
 	return db.repeat(ctx, "reports", func(tx *sql.Tx) (int, error) {
 		res, err := tx.ExecContext(ctx, `DELETE FROM report WHERE id IN (SELECT id FROM report WHERE stamp < ? LIMIT ?)`, old, retainStep)
+		if err != nil {
+			return 0, err
+		}
+		n, err := res.RowsAffected()
+		return int(n), err
+	})
+}
+
+// forgetPlaces removes where the journal had bodies of catalogs that are pruned by now.
+func (db *DB) forgetPlaces(ctx context.Context) error {
+	old := stampAt(db.o.Now().Add(-db.o.JournalAge - day))
+	return db.repeat(ctx, "places of catalogs", func(tx *sql.Tx) (int, error) {
+		res, err := tx.ExecContext(ctx, `DELETE FROM catalog_record WHERE (certname, hash) IN (SELECT certname, hash FROM catalog_record WHERE stamp < ? LIMIT ?)`, old, retainStep)
 		if err != nil {
 			return 0, err
 		}

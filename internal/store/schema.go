@@ -18,7 +18,7 @@ const (
 
 // migrations lead from an empty file to the present tables; PRAGMA user_version
 // counts those that were done. A step is never changed once it was released.
-func migrations() []string { return []string{firstTables} }
+func migrations() []string { return []string{firstTables, integrityTables} }
 
 // A stamp orders records of all origins: eight bytes of journal time, then the
 // origin. It is a blob so that SQLite compares it as one value; the empty one is before all.
@@ -151,6 +151,31 @@ CREATE TABLE bucket_path (
 	path   TEXT NOT NULL,
 	stamp  BLOB NOT NULL,
 	PRIMARY KEY (sha256, path)
+) STRICT, WITHOUT ROWID;
+`
+
+const integrityTables = `
+CREATE TABLE catalog_record (          -- where the journal has the body of a catalog, also of one that was trimmed
+	certname TEXT    NOT NULL,
+	hash     TEXT    NOT NULL,
+	stamp    BLOB    NOT NULL,         -- of the newest such record
+	origin   TEXT    NOT NULL,
+	number   INTEGER NOT NULL,
+	PRIMARY KEY (certname, hash)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX catalog_record_stamp ON catalog_record (stamp);
+
+CREATE TABLE unknown (                 -- kinds that this program does not know, for one that does
+	origin TEXT    NOT NULL,
+	kind   TEXT    NOT NULL,
+	number INTEGER NOT NULL,           -- of the first such record
+	PRIMARY KEY (origin, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE gap (                     -- records that were pruned before this member could have them
+	origin TEXT    NOT NULL PRIMARY KEY,
+	number INTEGER NOT NULL,           -- of the last of them
+	stamp  BLOB    NOT NULL            -- of the first record behind them
 ) STRICT, WITHOUT ROWID;
 `
 
