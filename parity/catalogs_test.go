@@ -47,6 +47,7 @@ func TestCatalogsAreThoseOfPuppetServer8(t *testing.T) {
 type comparison struct {
 	t         *testing.T
 	got, want *peer
+	database  *troupetest.PuppetDB // of the real one
 
 	environments string     // folder that both servers read
 	recording    []recorded // what the real one answered, as far as it is kept
@@ -74,6 +75,11 @@ func compareWith(t *testing.T, name, chroot string) *comparison {
 			c.compare(n, agentFormat, got, want)
 		}
 	}
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = n.Certname
+	}
+	c.database.Knows(t, names)
 	for _, f := range formats {
 		for _, n := range nodes {
 			if wanted(f.name) && (f.name != agentFormat || n.Collects()) {
@@ -98,12 +104,17 @@ func compareWith(t *testing.T, name, chroot string) *comparison {
 	return c
 }
 
-// format compares what an agent gets that accepts so much. Where the real server has no gem for MessagePack, its JSON is asked for.
+// format compares what an agent gets that accepts so much. Where the real server has no gem for MessagePack, or is Puppet 8, which
+// has no PSON, its JSON is asked for.
 func (c *comparison) format(n corpus.Node, name, accept string) {
 	c.t.Helper()
 	got, want := c.got.v3(c.t, n, accept), c.want.v3(c.t, n, accept)
 	if want.status == http.StatusNotAcceptable && isMsgpack(got) {
 		want = c.want.v3(c.t, n, strings.NewReplacer("rich+msgpack", "rich+json", "x-msgpack", "json").Replace(accept))
+	}
+	if want.status == http.StatusNotAcceptable && accept == puppet.TypePSON {
+		want = c.want.v3(c.t, n, puppet.TypeJSON)
+		want.contentType = strings.Replace(want.contentType, puppet.TypeJSON, puppet.TypePSON, 1)
 	}
 	c.compare(n, name, got, want)
 }
@@ -178,7 +189,7 @@ func start(t *testing.T, name, chroot string) *comparison {
 	})
 	database.Start(t, real)
 	return &comparison{
-		t: t, got: got, want: newPeer(t, name, real.Addr), environments: member.Environments, accounts: chroot != "", equal: map[string]int{}, different: map[string]int{},
+		t: t, got: got, want: newPeer(t, name, real.Addr), database: database, environments: member.Environments, accounts: chroot != "", equal: map[string]int{}, different: map[string]int{},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -155,6 +157,31 @@ func (s *PuppetServer) ca(t *testing.T, method, path, body string) string {
 		t.Fatalf("%s %s: %s %v\n%s", method, path, answer.Status, err, text)
 	}
 	return string(text)
+}
+
+// Knows waits until the database has a catalog of each node: it takes commands at once and works on them later.
+func (d *PuppetDB) Knows(t *testing.T, certnames []string) {
+	t.Helper()
+	client := &http.Client{Timeout: Patience}
+	Eventually(t, 4*Patience, "PuppetDB has the catalogs of all nodes", func() bool {
+		answer, err := client.Get("http://" + d.HTTP + "/pdb/query/v4/nodes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		var nodes []struct {
+			Certname string
+			Catalog  *string `json:"catalog_timestamp"`
+		}
+		if err := json.NewDecoder(answer.Body).Decode(&nodes); err != nil {
+			t.Fatalf("nodes of PuppetDB: %s, %v", answer.Status, err)
+		}
+		known := map[string]bool{}
+		for _, n := range nodes {
+			known[n.Certname] = n.Catalog != nil
+		}
+		return !slices.ContainsFunc(certnames, func(name string) bool { return !known[name] })
+	})
 }
 
 func (d *PuppetDB) writeConfig(t *testing.T, database string) {
