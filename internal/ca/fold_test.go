@@ -1,9 +1,12 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -146,5 +149,38 @@ func TestRecordsFoldToTheSameStateInAnyOrderAndNumber(t *testing.T) {
 		if diff := cmp.Diff(want, foldAll(t, shuffled)); diff != "" {
 			t.Fatalf("order %d gives another state (-want +got):\n%s", seed, diff)
 		}
+	}
+}
+
+// A revoked serial whose digit has changed on the disk would let a revoked certificate in.
+func TestAFlippedBitInTheTablesIsMendedFromTheJournal(t *testing.T) {
+	b := newBench(t, testOptions())
+	if _, _, err := b.Generate(t.Context(), GenerateRequest{Certname: "gone.example.test", KeyType: EC256}); err != nil {
+		t.Fatal(err)
+	}
+	cert := b.certificate(t, "gone.example.test")
+	if err := b.Revoke(t.Context(), "gone.example.test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(b.dir, projectionName)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial := []byte(serialText(cert.SerialNumber))
+	flipped := bytes.Clone(serial)
+	flipped[3] ^= 1
+	if !bytes.Contains(file, serial) {
+		t.Fatal("the serial number is not in the file, so this shows nothing")
+	}
+	if err := os.WriteFile(path, bytes.ReplaceAll(file, serial, flipped), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.open(t, testOptions())
+	if !b.Revoked(cert) {
+		t.Error("a revoked certificate is let in")
 	}
 }

@@ -22,19 +22,21 @@ import (
 
 const (
 	projectionName    = "ca.db"
-	projectionVersion = 1 // PRAGMA user_version; raise it with every change of the schema or of the fold
+	projectionVersion = 2 // PRAGMA user_version; raise it with every change of the schema or of the fold
 )
 
 const projectionSchema = `
 CREATE TABLE position (
 	origin TEXT PRIMARY KEY,
-	number INTEGER NOT NULL               -- the last folded record of the stream "state"
+	number INTEGER NOT NULL,              -- the last folded record of the stream "state"
+	sum INTEGER NOT NULL AS (troupe_sum(origin, number)) STORED
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE setup (
 	time   INTEGER NOT NULL,
 	origin TEXT NOT NULL,
 	body   BLOB NOT NULL,
+	sum INTEGER NOT NULL AS (troupe_sum(time, origin, body)) STORED,
 	PRIMARY KEY (time, origin)
 ) STRICT, WITHOUT ROWID;
 
@@ -50,18 +52,20 @@ CREATE TABLE cert (
 	suffix     BLOB NOT NULL,
 	cleaned    INTEGER NOT NULL,          -- 1 when its serial is in the table of that name
 	revoked    INTEGER NOT NULL,          -- likewise
-	current    INTEGER NOT NULL
+	current    INTEGER NOT NULL,
+	sum INTEGER NOT NULL AS (troupe_sum(serial, name, time, origin, not_before, not_after, der, prefix, suffix, cleaned, revoked, current)) STORED
 ) STRICT;
 CREATE INDEX cert_name ON cert (name);
 CREATE INDEX cert_current ON cert (name) WHERE current = 1;
 CREATE INDEX cert_state ON cert (revoked, name) WHERE current = 1;
 
-CREATE TABLE cleaned (serial TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE cleaned (serial TEXT PRIMARY KEY, sum INTEGER NOT NULL AS (troupe_sum(serial)) STORED) STRICT, WITHOUT ROWID;
 
 CREATE TABLE revoked (
 	serial TEXT PRIMARY KEY,
 	at     INTEGER NOT NULL,              -- Unix seconds; the earliest told
-	reason INTEGER NOT NULL
+	reason INTEGER NOT NULL,
+	sum INTEGER NOT NULL AS (troupe_sum(serial, at, reason)) STORED
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE request (
@@ -72,21 +76,24 @@ CREATE TABLE request (
 	der     BLOB NOT NULL,
 	prefix  BLOB NOT NULL,
 	suffix  BLOB NOT NULL,
-	current INTEGER NOT NULL
+	current INTEGER NOT NULL,
+	sum INTEGER NOT NULL AS (troupe_sum(id, name, time, origin, der, prefix, suffix, current)) STORED
 ) STRICT;
 CREATE INDEX request_name ON request (name);
 
-CREATE TABLE done (id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE done (id TEXT PRIMARY KEY, sum INTEGER NOT NULL AS (troupe_sum(id)) STORED) STRICT, WITHOUT ROWID;
 
 CREATE TABLE ancestor (
 	key    TEXT PRIMARY KEY,              -- authority key identifier, hex
 	number TEXT NOT NULL,                 -- CRL number, hex, padded so that text order is number order
-	crl    BLOB NOT NULL
+	crl    BLOB NOT NULL,
+	sum INTEGER NOT NULL AS (troupe_sum(key, number, crl)) STORED
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE latest (
 	id   INTEGER PRIMARY KEY CHECK (id = 1),
-	time INTEGER NOT NULL                 -- of the newest record that changes the issuer's list
+	time INTEGER NOT NULL,                -- of the newest record that changes the issuer's list
+	sum INTEGER NOT NULL AS (troupe_sum(id, time)) STORED
 ) STRICT;
 `
 
@@ -130,6 +137,9 @@ func (p *projection) open(ctx context.Context) (usable bool, err error) {
 	}
 	if version != projectionVersion {
 		return false, nil
+	}
+	if err := sqlite.CheckSums(ctx, p.read); err != nil {
+		return false, err
 	}
 	positions, err := p.positions(ctx)
 	if err != nil {

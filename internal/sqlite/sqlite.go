@@ -22,6 +22,9 @@ import (
 // pragma, such as "synchronous(FULL)", holds for each of them; one that fails
 // makes the first use of a connection fail.
 func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
+	if err := register(); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite gives its companions the same mode
 	if err != nil {
 		return nil, err
