@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509/pkix"
@@ -423,5 +424,32 @@ func TestTheServerCertificateIsKeptUntilItMustChange(t *testing.T) {
 	}
 	if serial(more) == third {
 		t.Error("a revoked certificate was kept")
+	}
+}
+
+// A member that dies between the two would leave a request that waits for a person, and the node's next attempt is a duplicate.
+func TestARequestThatIsSignedAtOnceIsOneWriteWithItsCertificate(t *testing.T) {
+	o := testOptions()
+	o.Policy.Autosign = Autosign{All: true}
+	var writes []uint64
+	o.Copied = func(_ context.Context, number uint64) error { writes = append(writes, number); return nil }
+	b := newBench(t, o)
+	writes = nil
+	if err := b.SubmitRequest(t.Context(), "new.example.test", csrSpec{cn: "new.example.test"}.pem(t)); err != nil {
+		t.Fatal(err)
+	}
+	last, err := b.j.Last(t.Context(), b.j.Origin(), journal.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := b.j.Read(t.Context(), b.j.Origin(), journal.State, last-2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(writes) != 1 || writes[0] != last || records[0].Kind != kindRequest || records[1].Kind != kindIssued {
+		t.Errorf("writes ended at %v; the last records are %s and %s, of %d", writes, records[0].Kind, records[1].Kind, last)
+	}
+	if got := b.certificate(t, "new.example.test"); got.Subject.CommonName != "new.example.test" {
+		t.Errorf("the certificate is of %s", got.Subject)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 
 	"troupe/internal/fault"
+	"troupe/internal/journal"
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
@@ -43,54 +44,61 @@ func (a *Authority) SubmitRequest(ctx context.Context, name string, csrPEM []byt
 		return err
 	}
 
-	pending, err := a.store(ctx, certname, csr)
+	pending, stored, err := a.pending(ctx, certname, csr)
 	if err != nil {
 		return err
 	}
-	if !a.autosigns(ctx, policy.Autosign, certname, csrPEM) {
-		a.log.InfoContext(ctx, "certificate requested", telemetry.KeyCertname, string(certname))
-		return nil
+	signs := a.autosigns(ctx, policy.Autosign, certname, csrPEM)
+	var refused error
+	if signs {
+		_, refused = policy.judge(name, csr)
 	}
-	if _, err := policy.judge(name, csr); err != nil {
+	if signs && refused == nil {
+		// Request and certificate are one write: a request that was left alone by a death would wait for a person, and the node's next
+		// attempt would be refused as a duplicate.
+		_, err := a.issueRequest(ctx, certname, csr, policy.ttl(csr), pending, stored...)
 		return err
 	}
-	_, err = a.issueRequest(ctx, certname, csr, policy.ttl(csr), pending)
-	return err
+	if len(stored) > 0 {
+		if err := a.append(ctx, stored...); err != nil {
+			return fmt.Errorf("store request of %s: %w", certname, err)
+		}
+	}
+	if refused == nil {
+		a.log.InfoContext(ctx, "certificate requested", telemetry.KeyCertname, string(certname))
+	}
+	return refused
 }
 
 // maxPending bounds the requests that wait for a person: anybody may send some.
 const maxPending = 100_000
 
-// store writes a request to the journal and returns the ids of all that wait
-// under its name. One that waits already byte by byte is not written again:
-// agents that wait for their certificate send it every two minutes.
-func (a *Authority) store(ctx context.Context, name puppet.Certname, csr *x509.CertificateRequest) (pending []string, err error) {
+// pending returns the ids of all requests that wait under a name with the given one, and what must be written so that it does:
+// nothing for one that waits already byte by byte, since agents that wait for their certificate send it every two minutes.
+func (a *Authority) pending(ctx context.Context, name puppet.Certname, csr *x509.CertificateRequest) (ids []string, drafts []journal.Draft, err error) {
 	waiting, err := a.requestDER(ctx, string(name))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if pending, err = a.requests(ctx, name); err != nil || bytes.Equal(waiting, csr.Raw) {
-		return pending, err
+	if ids, err = a.requests(ctx, name); err != nil || bytes.Equal(waiting, csr.Raw) {
+		return ids, nil, err
 	}
 	var count int
 	if err := a.db.read.QueryRowContext(ctx, "SELECT count(*) FROM request").Scan(&count); err != nil {
-		return nil, fmt.Errorf("count requests: %w", err)
+		return nil, nil, fmt.Errorf("count requests: %w", err)
 	}
 	if count >= maxPending {
-		return nil, fault.New(fault.Unavailable, "%d certificate requests wait for an operator, and no more are taken: sign or delete some", count)
+		return nil, nil, fault.New(fault.Unavailable, "%d certificate requests wait for an operator, and no more are taken: sign or delete some", count)
 	}
 	id, err := newRequestID()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d, err := draft(kindRequest, string(name), requestRecord{ID: id, Certname: string(name), DER: csr.Raw})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := a.append(ctx, d); err != nil {
-		return nil, fmt.Errorf("store request of %s: %w", name, err)
-	}
-	return append(pending, id), nil
+	return append(ids, id), []journal.Draft{d}, nil
 }
 
 // checkDuplicate is validate-duplicate-cert-policy!.

@@ -11,6 +11,7 @@ import (
 
 	"troupe/internal/failpoint"
 	"troupe/internal/fault"
+	"troupe/internal/journal"
 	"troupe/internal/puppet"
 	"troupe/internal/telemetry"
 )
@@ -114,10 +115,10 @@ func (a *Authority) SignAll(ctx context.Context) (Signed, error) {
 	return a.SignMany(ctx, names)
 }
 
-// issueRequest signs a request that has been judged. The name must be locked.
-func (a *Authority) issueRequest(ctx context.Context, name puppet.Certname, csr *x509.CertificateRequest, ttl time.Duration, requests []string) ([]byte, error) {
+// issueRequest signs a request that has been judged. The name must be locked. first is written with the certificate, before it.
+func (a *Authority) issueRequest(ctx context.Context, name puppet.Certname, csr *x509.CertificateRequest, ttl time.Duration, requests []string, first ...journal.Draft) ([]byte, error) {
 	return a.issue(ctx, issuing{
-		name: name, publicKey: csr.PublicKey, ttl: ttl, requests: requests,
+		name: name, publicKey: csr.PublicKey, ttl: ttl, requests: requests, first: first,
 		altNames:   newAltNames(csr.DNSNames, csr.IPAddresses).with(string(name)),
 		extensions: requestedExtensions(csr),
 	})
@@ -128,7 +129,8 @@ type issuing struct {
 	name       puppet.Certname
 	publicKey  crypto.PublicKey
 	ttl        time.Duration
-	requests   []string // ids of the requests that are done by it
+	requests   []string        // ids of the requests that are done by it
+	first      []journal.Draft // records that are written with its own, all or none
 	altNames   altNames
 	extensions []pkix.Extension // requested ones
 	exact      []pkix.Extension // when set: all extensions, in place of the profile
@@ -165,7 +167,7 @@ func (a *Authority) issue(ctx context.Context, w issuing) (der []byte, err error
 		return nil, err
 	}
 	failpoint.Here("ca.signed")
-	if err := a.append(ctx, d); err != nil {
+	if err := a.append(ctx, append(w.first, d)...); err != nil {
 		return nil, fmt.Errorf("record certificate of %s: %w", w.name, err)
 	}
 	failpoint.Here("ca.issued")
