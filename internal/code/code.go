@@ -102,7 +102,7 @@ func New(o Options) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := openSnapshots(o.Dir, o.Group)
+	store, err := openSnapshots(o.Dir, o.Group, o.Log)
 	if err != nil {
 		return nil, err
 	}

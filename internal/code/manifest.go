@@ -1,6 +1,7 @@
 package code
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -106,6 +107,9 @@ func freeze(n *node) *manifestNode {
 }
 
 func (m *manifestNode) thaw() (*node, error) {
+	if m == nil {
+		return nil, errors.New("manifest has an entry that is empty")
+	}
 	n := &node{
 		name: m.Name, toLabel: m.ToLabel, away: m.Away, recent: m.Recent,
 		attributes: attributes{
@@ -138,7 +142,22 @@ func (s *snapshots) readManifest(id string) (puppet.Environment, *plan, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("reading the manifest of version %s: %w", id, err)
 	}
-	return parseManifest(id, text)
+	env, p, err := parseManifest(id, text)
+	if err != nil {
+		return "", nil, fault.Wrap(fault.NotFound, err, "version %s cannot be used: %v", id, err)
+	}
+	// The name of a version covers all that it serves, so a flipped bit shows.
+	if p.check(env) != nil || p.id() != id {
+		return "", nil, fault.New(fault.NotFound, "version %s is damaged and not used", id)
+	}
+	conf, err := os.ReadFile(s.confFile(s.version(id), p))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", nil, fmt.Errorf("reading environment.conf of version %s: %w", id, err)
+	}
+	if !bytes.Equal(conf, p.conf) {
+		return "", nil, fault.New(fault.NotFound, "environment.conf of version %s is damaged, and the version not used", id)
+	}
+	return env, p, nil
 }
 
 func parseManifest(id string, text []byte) (puppet.Environment, *plan, error) {

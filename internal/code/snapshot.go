@@ -67,7 +67,13 @@ func (s *snapshots) version(id string) string {
 // it is written elsewhere and renamed. The caller holds building.
 func (s *snapshots) build(id string, env puppet.Environment, p *plan) error {
 	if _, err := os.Lstat(s.version(id)); err == nil {
-		return s.writeManifest(s.version(id), env, p)
+		conf, err := os.ReadFile(s.confFile(s.version(id), p))
+		if err == nil && bytes.Equal(conf, p.conf) {
+			return s.writeManifest(s.version(id), env, p)
+		}
+		if err := s.remove(id); err != nil { // it is damaged
+			return err
+		}
 	}
 	dir := s.tmp()
 	if err := makeDir(dir); err != nil {
@@ -92,7 +98,7 @@ func (s *snapshots) fill(dir string, env puppet.Environment, p *plan) error {
 			return err
 		}
 	}
-	conf := filepath.Join(dir, p.tree.roots[0].label, "environment.conf")
+	conf := s.confFile(dir, p)
 	if err := os.Remove(conf); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("replacing environment.conf: %w", err)
 	}
@@ -100,6 +106,11 @@ func (s *snapshots) fill(dir string, env puppet.Environment, p *plan) error {
 		return err
 	}
 	return s.writeManifest(dir, env, p)
+}
+
+// confFile is where a version below dir has the environment.conf of its workers, the one file that is no link to a blob.
+func (s *snapshots) confFile(dir string, p *plan) string {
+	return filepath.Join(dir, p.tree.roots[0].label, "environment.conf")
 }
 
 func makeParents(dir, label string) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,9 +38,9 @@ const (
 )
 
 // openSnapshots makes the folder ready. What a crashed build left is removed;
-// after a crash of the machine everything is but what was deployed, because nothing
+// after a crash of the machine, or damage, everything is but what was deployed, because nothing
 // else here is fsynced and making it again takes seconds.
-func openSnapshots(dir string, group int) (*snapshots, error) {
+func openSnapshots(dir string, group int, log *slog.Logger) (*snapshots, error) {
 	mode := fs.FileMode(0o755)
 	if group != 0 {
 		mode = 0o750
@@ -63,7 +64,16 @@ func openSnapshots(dir string, group int) (*snapshots, error) {
 	}
 	s := &snapshots{dir: dir}
 	var whole []salvaged
-	if last, err := os.ReadFile(filepath.Join(dir, bootFile)); err != nil || !bytes.Equal(last, boot) {
+	last, err := os.ReadFile(filepath.Join(dir, bootFile))
+	crashed := err != nil || !bytes.Equal(last, boot)
+	damaged := ""
+	if !crashed {
+		damaged = damagedBlob(filepath.Join(dir, blobsDir))
+	}
+	if damaged != "" {
+		log.Warn("a file of a code version is damaged: versions are made again from the environments, and deployed ones that have it fetched again", slog.String("file", damaged))
+	}
+	if crashed || damaged != "" {
 		if whole, err = s.salvage(); err != nil {
 			return nil, err
 		}
@@ -86,6 +96,35 @@ func openSnapshots(dir string, group int) (*snapshots, error) {
 		return nil, fmt.Errorf("noting the boot id: %w", err)
 	}
 	return s, s.rebuild(whole)
+}
+
+// damagedBlob returns a blob whose content is not what its name says, or that cannot be read; "" when all are whole. Workers and agents
+// get what is in it, so this is looked at once a start; the files of a large site are read in about a second.
+func damagedBlob(root string) (damaged string) {
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		name := filepath.Base(filepath.Dir(path)) + strings.TrimSuffix(d.Name(), "x")
+		if hash(h.Sum(nil)).String() != name {
+			damaged = path
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return root + ": " + err.Error()
+	}
+	return damaged
 }
 
 // makeDir creates a folder that everybody may read, whatever the umask.

@@ -514,3 +514,34 @@ func TestTheSwitchOfALinkIsNoticed(t *testing.T) {
 		t.Errorf("original path is %s", got)
 	}
 }
+
+// TestADamagedSnapshotIsMadeAgain flips bits while no process uses the folder: neither a worker nor an agent may get them.
+func TestADamagedSnapshotIsMadeAgain(t *testing.T) {
+	manifest := "node default { notify { 'whole': } }\n"
+	for _, damaged := range []string{"blobs/*/*", "versions/*/manifest.json", "versions/*/environments/production/environment.conf"} {
+		t.Run(damaged, func(t *testing.T) {
+			s := newSite(t, map[string]string{"environments/production/manifests/site.pp": manifest})
+			before := s.current(t)
+			conf, err := os.ReadFile(filepath.Join(before.EnvironmentPath, "production", "environment.conf"))
+			must(t, err)
+			files, err := filepath.Glob(filepath.Join(s.dir, "versions", damaged))
+			must(t, err)
+			text, err := os.ReadFile(files[0])
+			must(t, err)
+			text[len(text)/2] ^= 4
+			must(t, os.WriteFile(files[0], text, 0o644)) // in place, as the links see it
+			s.repo = s.open(t)
+			after := s.current(t)
+			for path, want := range map[string]string{
+				filepath.Join(after.Manifest, "site.pp"):                               manifest,
+				filepath.Join(after.EnvironmentPath, "production", "environment.conf"): string(conf),
+			} {
+				got, err := os.ReadFile(path)
+				must(t, err)
+				if string(got) != want || after.ID != before.ID {
+					t.Errorf("%s of version %s is %q, and was %q of %s", path, after.ID, got, want, before.ID)
+				}
+			}
+		})
+	}
+}
