@@ -125,3 +125,26 @@ func referenceOf(element []byte) string {
 	}
 	return r.Type + "[" + r.Title + "]"
 }
+
+// PlaceOnce takes a place that an error message names twice in a row once: "(file: F, line: 1) (file: F, line: 1)". What Puppet
+// Server 8.7.0 says of a parameter that a type does not have is such; the library under MRI names it once.
+func PlaceOnce(body []byte) []byte {
+	const begin = "(file: "
+	var out []byte
+	for {
+		i := bytes.Index(body, []byte(begin))
+		if i < 0 {
+			return append(out, body...)
+		}
+		n := bytes.IndexByte(body[i:], ')')
+		if n < 0 {
+			return append(out, body...)
+		}
+		place := body[i : i+n+1]
+		out = append(out, body[:i+n+1]...)
+		body = body[i+n+1:]
+		if rest, again := bytes.CutPrefix(body, append([]byte(" "), place...)); again {
+			body = rest
+		}
+	}
+}

@@ -33,3 +33,18 @@ func TestOnlyCollectedResourcesAreSorted(t *testing.T) {
 		t.Error("an error is changed")
 	}
 }
+
+func TestAPlaceThatIsNamedTwiceInARowCountsOnce(t *testing.T) {
+	for in, want := range map[string]string{
+		"":      "",
+		"plain": "plain",
+		"x (file: a, line: 1) (file: a, line: 1) on node": "x (file: a, line: 1) on node",
+		"x (file: a, line: 1) (file: a, line: 2)":         "x (file: a, line: 1) (file: a, line: 2)",
+		"(file: a, line: 1) y (file: a, line: 1)":         "(file: a, line: 1) y (file: a, line: 1)",
+		"(file: a": "(file: a",
+	} {
+		if got := string(PlaceOnce([]byte(in))); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}
