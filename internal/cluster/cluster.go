@@ -76,6 +76,7 @@ type Cluster struct {
 
 	admitting sync.Mutex // one admission at a time, so that a token is counted right
 	own       atomic.Pointer[tls.Certificate]
+	broken    error // of Look: why this member cannot prove itself
 }
 
 // Open reads what the journal knows about the troupe. There may be none yet: see [Cluster.Founded].

@@ -25,6 +25,7 @@ type bench struct {
 	j    *journal.Journal
 	addr string
 	now  time.Time
+	date func() string // of the answers; nil for the true one
 }
 
 func openJournal(t *testing.T) *journal.Journal {
@@ -62,6 +63,9 @@ func newBench(t *testing.T) *bench {
 	}
 	srv := &http.Server{TLSConfig: b.ServerTLS(), ReadHeaderTimeout: time.Minute, Handler: b.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin, _ := OriginOf(r.TLS)
+		if b.date != nil {
+			w.Header().Set("Date", b.date())
+		}
 		_, _ = io.WriteString(w, "hello "+string(origin))
 	}))}
 	ended := make(chan error, 1)

@@ -50,6 +50,9 @@ type batch struct {
 // When ctx ends before the commit began, nothing is written. When it ends
 // during the commit, Append says that the outcome is unknown.
 func (j *Journal) Append(ctx context.Context, drafts ...Draft) ([]Record, error) {
+	if j.write == nil {
+		return nil, errLooking
+	}
 	if len(drafts) == 0 {
 		return nil, nil
 	}

@@ -207,7 +207,9 @@ func (j *Journal) Close() error {
 		if j.pack != nil {
 			j.pack.close()
 		}
-		errs = append(errs, j.lock.Close())
+		if j.lock != nil {
+			errs = append(errs, j.lock.Close())
+		}
 	})
 	return errors.Join(errs...)
 }
@@ -215,7 +217,12 @@ func (j *Journal) Close() error {
 var errClosed = fault.New(fault.Unavailable, "the journal is closed")
 
 // takeTurn makes the caller the only writer until endTurn.
-func (j *Journal) takeTurn(ctx context.Context) error { return j.take(ctx, j.turn) }
+func (j *Journal) takeTurn(ctx context.Context) error {
+	if j.write == nil {
+		return errLooking
+	}
+	return j.take(ctx, j.turn)
+}
 
 func (j *Journal) endTurn() { <-j.turn }
 

@@ -46,6 +46,27 @@ func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
 	return db, nil
 }
 
+// Look opens the file at path for reading, and neither creates nor changes anything beside it: for a file that no process
+// has open. What a process that was killed has left in the write-ahead log is seen.
+func Look(path string) (*sql.DB, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	// Without a log the file is all there is, and SQLite need not make the log's index. With one, its index is there too
+	// and must stay as it is.
+	q := url.Values{"mode": {"ro"}, "immutable": {"1"}, "_pragma": {"query_only(1)"}}
+	if log, err := os.Stat(path + "-wal"); err == nil && log.Size() > 0 {
+		q = url.Values{"mode": {"ro"}, "readonly_shm": {"1"}, "_pragma": {"query_only(1)", "busy_timeout(1000)"}}
+	}
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(2)
+	return db, nil
+}
+
 // IsCorrupt reports whether SQLite found its own structures damaged.
 func IsCorrupt(err error) bool {
 	e, ok := errors.AsType[*sqlite.Error](err)

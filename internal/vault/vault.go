@@ -51,15 +51,30 @@ func Open(dir, sealKey string) (*Vault, error) {
 	if errors.Is(err, fs.ErrNotExist) && v.sealKey == filepath.Join(dir, sealKeyName) {
 		key, err = v.createSealKey()
 	}
+	return v, v.use(key, err)
+}
+
+// Look opens the vault below dir to read keys, and makes neither the folder nor the sealing key.
+func Look(dir, sealKey string) (*Vault, error) {
+	v := &Vault{dir: filepath.Join(dir, "keys"), sealKey: sealKey}
+	if v.sealKey == "" {
+		v.sealKey = defaultSealKey(dir)
+	}
+	key, err := readSealKey(v.sealKey)
+	return v, v.use(key, err)
+}
+
+// use makes key, or the error of reading it, the sealing key.
+func (v *Vault) use(key []byte, err error) error {
 	if err != nil {
-		return nil, fmt.Errorf("key that seals other keys: %w", err)
+		return fmt.Errorf("key that seals other keys: %w", err)
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	v.aead, err = cipher.NewGCM(block)
-	return v, err
+	return err
 }
 
 func defaultSealKey(dir string) string {
