@@ -34,6 +34,8 @@ import (
 
 // Member is what the API drives: the parts of one member.
 type Member struct {
+	Process func(ctx context.Context) Process // the member as a process
+
 	Authority  *ca.Authority
 	Cluster    *cluster.Cluster
 	Carrier    *carrier.Carrier
@@ -99,6 +101,12 @@ func (a *API) routes() map[string]handler {
 		"POST /v1/lookup":                  a.lookup,
 		"POST /v1/redact":                  a.redact,
 		"POST /v1/reload":                  a.reload,
+		"GET /v1/condition/process":        a.process,
+		"GET /v1/condition/journal":        a.journalCondition,
+		"GET /v1/condition/authority":      a.authorityCondition,
+		"GET /v1/condition/troupe":         a.clusterCondition,
+		"GET /v1/condition/members":        a.probes,
+		"GET /v1/condition/environments":   a.environmentConditions,
 		"POST /v1/troupe/init":             a.initTroupe,
 		"POST /v1/tokens":                  a.createToken,
 		"GET /v1/tokens":                   a.tokens,

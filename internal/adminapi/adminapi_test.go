@@ -84,6 +84,9 @@ func serveCA(t testing.TB, key ca.KeyType) *parts {
 		Authority: p.authority, Store: p.store, Journal: p.journal, Code: repo, Compiler: p.engine, Classifier: enc,
 		Name: "one.example.test", ServerIP: "192.0.2.1", CustomOIDs: map[string]string{"1.3.6.1.4.1.34380.1.2.77": "team"},
 		Reload: func(context.Context) error { p.reloads++; return p.refuse },
+		Process: func(context.Context) adminapi.Process {
+			return adminapi.Process{Settings: adminapi.Settings{Certname: "one.example.test"}, PID: 7}
+		},
 	}, nil)
 	p.run(t, func(ctx context.Context) error { return api.Run(ctx, p.data) })
 	p.client = dial(t, p.data)
