@@ -20,7 +20,7 @@ import (
 const layers = `
 	cmd/troupe
 	internal/cli
-	internal/demo
+	internal/demo internal/doctor
 	internal/server
 	internal/adminapi
 	internal/agentapi internal/caapi internal/statusapi
