@@ -100,7 +100,7 @@ func TestAQuickLookFindsAChainWithoutItsEnd(t *testing.T) {
 }
 
 func TestAQuickLookFindsADamagedFile(t *testing.T) {
-	dir := seeded(t, 500)
+	dir := seeded(t, 60)
 	path := filepath.Join(dir, fileName)
 	text, err := os.ReadFile(path)
 	if err != nil {
