@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"hash/crc32"
 
 	"troupe/internal/journal"
 	"troupe/internal/sqlite"
@@ -34,6 +35,12 @@ func digested() []string {
 // tables are all that the projection has.
 func tables() []string {
 	return []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest"}
+}
+
+// projectionFormat is PRAGMA user_version. It depends on the kinds of records that are known: an older program has stepped over
+// the others, and a newer one must fold them.
+func projectionFormat() int {
+	return int(crc32.ChecksumIEEE(fmt.Append(nil, projectionVersion, kinds())) &^ (1 << 31))
 }
 
 // Digest sums what was folded: issued and revoked certificates, requests, issuers and lists.

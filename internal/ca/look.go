@@ -66,7 +66,7 @@ func Look(ctx context.Context, dir, sealKey string, certname puppet.Certname, no
 	if err := l.db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return c, fmt.Errorf("read the list of certificates: %w", err)
 	}
-	if version != projectionVersion {
+	if version != projectionFormat() {
 		return c, fault.Wrap(fault.NotFound, fs.ErrNotExist, "the list of certificates is of another version of troupe and is folded at the next start")
 	}
 	l.vault, l.sealed = vault.Look(dir, sealKey)

@@ -22,7 +22,7 @@ import (
 
 const (
 	projectionName    = "ca.db"
-	projectionVersion = 2 // PRAGMA user_version; raise it with every change of the schema or of the fold
+	projectionVersion = 2 // raise it with every change of the schema or of the fold
 )
 
 const projectionSchema = `
@@ -135,7 +135,7 @@ func (p *projection) open(ctx context.Context) (usable bool, err error) {
 	if err := p.write.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return false, err
 	}
-	if version != projectionVersion {
+	if version != projectionFormat() {
 		return false, nil
 	}
 	if err := sqlite.CheckSums(ctx, p.read); err != nil {
@@ -173,7 +173,7 @@ func (p *projection) reset(ctx context.Context) error {
 	if _, err := p.write.ExecContext(ctx, projectionSchema); err != nil {
 		return err
 	}
-	_, err := p.write.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", projectionVersion))
+	_, err := p.write.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", projectionFormat()))
 	return err
 }
 

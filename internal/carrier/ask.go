@@ -101,7 +101,8 @@ func isRefusal(err error) bool {
 	_, future := errors.AsType[*journal.FutureError](err)
 	_, gap := errors.AsType[*journal.GapError](err)
 	_, damage := errors.AsType[*journal.DamageError](err) // on the other's disk: it mends it, and other members have it whole
-	return fork || future || gap || damage
+	_, newer := errors.AsType[*journal.FormatError](err)  // until this member is upgraded
+	return fork || future || gap || damage || newer
 }
 
 // missing returns the chains of which others have more, the small state first.

@@ -110,7 +110,7 @@ func (c *Cluster) admit(ctx context.Context, q joinRequest) (answer joinAnswer, 
 	if err != nil {
 		return answer, err
 	}
-	public, err := q.check(c.o.Now())
+	public, err := q.check(c.o.Now(), c.o.Version)
 	if err != nil {
 		return answer, err
 	}
@@ -154,12 +154,17 @@ func (c *Cluster) admit(ctx context.Context, q joinRequest) (answer joinAnswer, 
 }
 
 // check judges everything but the token, and returns the key that the request proves.
-func (q joinRequest) check(now time.Time) (*ecdsa.PublicKey, error) {
+func (q joinRequest) check(now time.Time, version string) (*ecdsa.PublicKey, error) {
 	if drift := q.Time.Sub(now).Abs(); drift > maxDrift {
 		return nil, fault.New(fault.Invalid, "the clock of this machine differs from that of the troupe by %v: set it right (NTP) and join again", drift.Round(time.Second))
 	}
-	if q.Format != journal.Format {
-		return nil, fault.New(fault.Invalid, "this troupe writes journal records of format %d and the new member of format %d: install the same version", journal.Format, q.Format)
+	if q.Format < journal.Format {
+		return nil, fault.New(fault.Invalid, "this troupe writes journal records of format %d, which the new member (troupe %s, format %d) cannot read: install troupe %s on it",
+			journal.Format, q.Version, q.Format, version)
+	}
+	if q.Format > journal.Format {
+		return nil, fault.New(fault.Invalid, "the new member (troupe %s) writes journal records of format %d, which this one (troupe %s, format %d) cannot read: "+
+			"upgrade the members first, or install troupe %s on it", q.Version, q.Format, version, journal.Format, version)
 	}
 	if q.Origin == "" || q.Name == "" || q.Address == "" || len(q.Origin) > maxName || len(q.Name) > maxName || len(q.Site) > maxName || len(q.Address) > maxName {
 		return nil, fault.New(fault.Invalid, "a member has an origin, a name and an address of at most %d characters", maxName)

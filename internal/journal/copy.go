@@ -247,7 +247,7 @@ func parseFrame(b []byte) (*frame, error) {
 		f.Origin = Origin(p.rest)
 	case frameRecord:
 		if v := p.byte(); v != headerVersion && p.err == nil {
-			return nil, fmt.Errorf("its format %d is newer than this troupe: upgrade this member", v)
+			return nil, &FormatError{Format: int(v)}
 		}
 		f.Stream, f.Number, f.Time = Stream(p.byte()), p.uint64(), Time(p.uint64())
 		f.Origin, f.Kind, f.Key = Origin(p.text()), p.text(), p.text()
@@ -319,6 +319,15 @@ type FutureError struct {
 func (e *FutureError) Error() string {
 	return fmt.Sprintf("record %d of member %s is %v ahead of the clock of this machine and is not taken yet: compare the clocks of both machines",
 		e.Number, e.Origin, e.Ahead.Round(time.Second))
+}
+
+// A FormatError tells that a record has a form that this program does not know. It is not imported; a newer program imports it.
+type FormatError struct {
+	Format int
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("its format is %d, and this troupe knows formats up to %d: upgrade this member, which then takes it", e.Format, Format)
 }
 
 // A GapError tells that records before this one are missing: they must be imported first.

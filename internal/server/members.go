@@ -89,6 +89,7 @@ func (m *member) serveMembers(ctx context.Context, l net.Listener) error {
 	mux.Handle("/deploy/", m.deploy.Handler())
 	mux.Handle("/store/", m.store.ContentsHandler())
 	mux.HandleFunc("GET /heartbeat/v1", m.answerHeartbeat)
+	mux.HandleFunc("GET "+snapshotPath, m.answerSnapshot)
 	srv := &http.Server{
 		Handler: m.cluster.Handler(mux), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -189,7 +190,9 @@ func (m *member) catchUp(ctx context.Context) {
 	case <-ctx.Done():
 	case <-limit.C:
 		m.log.WarnContext(ctx, "no other member can be reached: serving with what this one knows")
+		return
 	}
+	m.takeSnapshotSoon(ctx)
 }
 
 // awaitCodeMost bounds how long a member waits for deployed code before it serves without.
@@ -237,6 +240,9 @@ func Join(ctx context.Context, cfg *config.Config, o Options, invitation string,
 	defer transport.CloseIdleConnections()
 	if err := carrier.Fill(ctx, j, carrier.Asker{HTTP: &http.Client{Transport: transport}, URL: "https://" + joined.From.Address}, progress); err != nil {
 		return self, fault.Wrap(fault.Unavailable, err, "the journal of %s at %s did not come whole; run the same command again", joined.From.Name, joined.From.Address)
+	}
+	if err := fillStore(ctx, cfg, o, j, carrier.Asker{HTTP: &http.Client{Transport: transport}, URL: "https://" + joined.From.Address}); err != nil {
+		return self, fault.Wrap(fault.Unavailable, err, "what %s made of records that are pruned did not come whole; run the same command again", joined.From.Name)
 	}
 	return joined.Self, joined.Finish(ctx)
 }

@@ -80,6 +80,7 @@ type member struct {
 	phase      atomic.Pointer[statusapi.State] // starting, running or stopping
 	pulse      pulse
 	probes     struct{ journal, store probe }
+	snapshots  sync.Mutex // one snapshot at a time
 	reloading  sync.Mutex // one reload at a time: all of one configuration counts, or all of the other
 }
 
@@ -119,6 +120,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"members", m.runMembers, 5 * time.Second},
 		stage{"heartbeats", m.runHeartbeats, 5 * time.Second},
 		stage{"deploy", m.deploy.Run, 5 * time.Second},
+		stage{"snapshot", m.runSnapshot, 5 * time.Second},
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
 		stage{"metrics", m.runMetrics, 5 * time.Second},

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
 
@@ -110,6 +111,10 @@ type ResourceQuery struct {
 // ExportedResources returns the exported resources of active nodes that match,
 // ordered by type, title and certname.
 func (db *DB) ExportedResources(ctx context.Context, q ResourceQuery) ([]puppet.Resource, error) {
+	if db.behind.Load() {
+		// Who collects a part of them would remove the rest.
+		return nil, fault.New(fault.Unavailable, "exported resources are being read from the journal again: ask another member, or again in a while")
+	}
 	f, err := ParseFilter(q.Filter)
 	if err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func (db *DB) readPositions(ctx context.Context) error {
 		}
 		if !same {
 			db.o.Log.WarnContext(ctx, "journal is not the one that was folded; folding it again", "origin", o, "number", p.number)
-			delete(db.positions, o)
+			db.positions[o] = position{}
 		}
 	}
 	return nil
@@ -123,6 +123,7 @@ func (db *DB) foldAll(ctx context.Context) error {
 			}
 		}
 	}
+	db.behind.Store(false)
 	return nil
 }
 
@@ -137,6 +138,9 @@ func (db *DB) foldSome(ctx context.Context, o journal.Origin) (int, error) {
 		return 1, db.apply(ctx, nil, &moved{o, position{number: damage.Number}})
 	}
 	if err != nil || len(recs) == 0 {
+		return 0, err
+	}
+	if err := db.noteGap(ctx, o, recs); err != nil {
 		return 0, err
 	}
 	last := recs[len(recs)-1]
@@ -198,6 +202,9 @@ func (db *DB) applyTx(ctx context.Context, tx *sql.Tx, recs []journal.Record, m 
 // fold brings one record into the tables. A fold function decodes its record
 // before it changes anything, so that a malformed one leaves no trace.
 func (db *DB) fold(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+	if known, err := foldNext(ctx, tx, r); known || err != nil {
+		return err
+	}
 	switch r.Kind {
 	case kindFacts:
 		return db.foldFacts(ctx, tx, r)
@@ -213,8 +220,44 @@ func (db *DB) fold(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
 		return foldBucket(ctx, tx, r)
 	case kindDeactivate:
 		return db.foldDeactivate(ctx, tx, r)
+	case kindNode:
+		return db.foldNode(ctx, tx, r)
 	}
-	return nil // written by a newer member, or not ours
+	return noteUnknown(ctx, tx, r)
+}
+
+// noteUnknown remembers the first record of a kind that a newer member writes. It is kept and passed on as any other; the
+// program that knows the kind folds on from there.
+func noteUnknown(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+	if r.Number == 0 { // of a snapshot, which a newer member gave
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO unknown (origin, kind, number) VALUES (?, ?, ?)
+		ON CONFLICT DO UPDATE SET number = min(number, excluded.number)`, r.Origin, r.Kind, r.Number)
+	return err
+}
+
+// foldWhatWasUnknown moves positions back to the first record of a kind that this program knows and the last one did not.
+func (db *DB) foldWhatWasUnknown(ctx context.Context) error {
+	for _, kind := range kinds() {
+		tx, err := db.write.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		origins, err := texts[journal.Origin](ctx, tx, `SELECT origin FROM unknown WHERE kind = ?`, kind)
+		if err == nil && len(origins) > 0 {
+			db.o.Log.InfoContext(ctx, "records that an older troupe did not know are folded now", "kind", kind, "origins", len(origins))
+			_, err = tx.ExecContext(ctx, `UPDATE position SET number = u.number - 1, hash = zeroblob(32) FROM unknown u
+				WHERE u.kind = ?1 AND u.origin = position.origin AND position.stream = ?2 AND u.number <= position.number`, kind, journal.Bulk)
+		}
+		if err == nil {
+			_, err = tx.ExecContext(ctx, `DELETE FROM unknown WHERE kind = ?`, kind)
+		}
+		if err := finish(tx, err); err != nil {
+			return fmt.Errorf("look for records that were not known: %w", err)
+		}
+	}
+	return nil
 }
 
 func (db *DB) takeFold(ctx context.Context) error {

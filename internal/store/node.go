@@ -151,7 +151,8 @@ func (db *DB) touch(ctx context.Context, tx *sql.Tx, r *journal.Record, s sign, 
 	if err != nil || !woken {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE node SET expired = 0 WHERE certname = ?`, certname); err != nil {
+	// Not by a record that comes late and is itself too old: the node's exported resources would come back for a while.
+	if _, err := tx.ExecContext(ctx, `UPDATE node SET expired = 0 WHERE certname = ? AND seen >= ?`, certname, db.silentSince()); err != nil {
 		return err
 	}
 	return db.indexExported(ctx, tx, certname)

@@ -27,7 +27,7 @@ const (
 
 // kinds are those that this program folds.
 func kinds() []string {
-	return []string{kindFacts, kindCatalog, kindCompile, kindReport, kindENC, kindBucket, kindDeactivate}
+	return append([]string{kindFacts, kindCatalog, kindCompile, kindReport, kindENC, kindBucket, kindDeactivate}, nextKinds()...)
 }
 
 // joinParts makes a body of a JSON object and attachments that keep their bytes:

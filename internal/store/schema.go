@@ -18,7 +18,9 @@ const (
 
 // migrations lead from an empty file to the present tables; PRAGMA user_version
 // counts those that were done. A step is never changed once it was released.
-func migrations() []string { return []string{firstTables, integrityTables} }
+func migrations() []string {
+	return append([]string{firstTables, integrityTables}, nextMigrations()...)
+}
 
 // A stamp orders records of all origins: eight bytes of journal time, then the
 // origin. It is a blob so that SQLite compares it as one value; the empty one is before all.

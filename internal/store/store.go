@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -86,6 +87,7 @@ type DB struct {
 	folding   chan struct{} // holds one token while somebody writes to the tables
 	write     *sql.DB       // one connection, used only by the holder of folding
 	positions map[journal.Origin]position
+	behind    atomic.Bool // the tables are being made again: what is collected from them would be a part
 
 	backedUp chan struct{} // holds one word that a record of the bucket was folded
 	bucket   sync.RWMutex  // read-held while content and its record are written, held while content is removed
@@ -142,8 +144,28 @@ func (db *DB) openTables(ctx context.Context, path string) error {
 	if db.read, err = sqlite.Open(path, readers, "query_only(1)"); err != nil {
 		return err
 	}
-	return db.readPositions(ctx)
+	if err := db.foldWhatWasUnknown(ctx); err != nil {
+		return err
+	}
+	if err := db.readPositions(ctx); err != nil {
+		return err
+	}
+	heads, err := db.journal.Heads(ctx)
+	if err != nil {
+		return err
+	}
+	left := uint64(0)
+	for _, h := range heads {
+		if h.Stream == journal.Bulk {
+			left += h.Last - min(max(db.positions[h.Origin].number, h.Base), h.Last)
+		}
+	}
+	db.behind.Store(left > foldLag)
+	return nil
 }
+
+// CatchUp folds all that the journal holds by now.
+func (db *DB) CatchUp(ctx context.Context) error { return db.foldAll(ctx) }
 
 // Close closes the files. Run must have returned, and no Save be under way.
 func (db *DB) Close() error {
@@ -209,7 +231,11 @@ func (db *DB) Run(ctx context.Context) error {
 
 // save appends one record and makes it visible.
 func (db *DB) save(ctx context.Context, kind, key string, body []byte) (journal.Record, error) {
-	recs, err := db.journal.Append(ctx, journal.Draft{Stream: journal.Bulk, Kind: kind, Key: key, Body: body})
+	drafts, err := nextForm(journal.Draft{Stream: journal.Bulk, Kind: kind, Key: key, Body: body})
+	if err != nil {
+		return journal.Record{}, err
+	}
+	recs, err := db.journal.Append(ctx, drafts...)
 	if err != nil {
 		return journal.Record{}, fmt.Errorf("save %s of %s: %w", kind, key, err)
 	}
