@@ -113,6 +113,8 @@ type MemberStatus struct {
 	State  string    `json:"state"`          // self, connected, unknown
 	Since  time.Time `json:"since,omitzero"` // when it was last heard
 	Behind uint64    `json:"behind"`         // records that it has not told to have
+	AsOf   time.Time `json:"as_of,omitzero"`  // this member has everything that it wrote until then
+	Newest time.Time `json:"newest,omitzero"` // when it wrote the newest record that this member has, by its clock
 	Error  string    `json:"error,omitempty"`
 	Alarms []string  `json:"alarms,omitempty"` // records that are not taken or damaged here, tables that are not the same as there
 
@@ -140,10 +142,12 @@ const (
 	StateUnknown   = "unknown"
 )
 
-func (a *API) status(r *http.Request) (any, error) {
-	peers, err := a.m.Carrier.Peers(r.Context())
+func (a *API) status(r *http.Request) (any, error) { return a.statusOf(r.Context()) }
+
+func (a *API) statusOf(ctx context.Context) (Status, error) {
+	peers, err := a.m.Carrier.Peers(ctx)
 	if err != nil {
-		return nil, err
+		return Status{}, err
 	}
 	var heard map[journal.Origin]Heartbeat
 	if a.m.Heartbeats != nil {
@@ -153,12 +157,14 @@ func (a *API) status(r *http.Request) (any, error) {
 	for _, m := range a.m.Cluster.Members() {
 		one := MemberStatus{Member: m, State: StateSelf, Heartbeat: heard[m.Origin]}
 		if m.Self {
+			one.AsOf = time.Now()
 			one.Alarms = damageOf(a.m.Journal)
 		}
 		for _, p := range peers {
 			if p.Origin != m.Origin {
 				continue
 			}
+			one.AsOf, one.Newest = p.AsOf, p.Newest
 			one.State, one.Since, one.Behind, one.Error, one.Alarms = StateConnected, p.Heard, p.Behind, p.Problem, append(p.Refused, p.Differs...)
 			if p.Problem != "" || p.Heard.IsZero() {
 				one.State = StateUnknown
@@ -172,4 +178,16 @@ func (a *API) status(r *http.Request) (any, error) {
 // Status tells how the troupe does.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// SiteAges tells until when this member has everything that the members of each site wrote. A zero time means that it has
+// nothing of one of them yet.
+func (s Status) SiteAges() map[string]time.Time {
+	ages := map[string]time.Time{}
+	for _, m := range s.Members {
+		if before, known := ages[m.Site]; !known || m.AsOf.Before(before) {
+			ages[m.Site] = m.AsOf
+		}
+	}
+	return ages
 }

@@ -46,6 +46,9 @@ type Compile struct {
 type NodeDetail struct {
 	Node
 	Compiles []Compile `json:"compiles"`
+
+	// AsOf tells by site until when this member has everything that was written there; empty for one that serves alone.
+	AsOf map[string]time.Time `json:"as_of,omitempty"`
 }
 
 func (a *API) nodes(r *http.Request) (any, error) {
@@ -125,6 +128,13 @@ func (a *API) node(r *http.Request) (any, error) {
 	out := NodeDetail{Node: node, Compiles: make([]Compile, len(compiles))}
 	for i, c := range compiles {
 		out.Compiles[i] = compileOf(c)
+	}
+	if a.m.Cluster != nil && a.m.Cluster.Founded() {
+		s, err := a.statusOf(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		out.AsOf = s.SiteAges()
 	}
 	return out, nil
 }

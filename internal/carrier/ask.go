@@ -61,8 +61,9 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	if err != nil {
 		return err
 	}
+	answered := time.Now()
 	c.mu.Lock()
-	c.state(p.Origin).heard = time.Now()
+	c.state(p.Origin).heard = answered
 	c.mu.Unlock()
 	refused := refusals{until: before.until, why: compareEnds(own, theirs)}
 	for _, h := range missing(own, theirs) {
@@ -91,6 +92,9 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	}
 	c.setReady()
 	c.complain(ctx, p, refused)
+	if err := c.noteAge(ctx, p, theirs, answered); err != nil {
+		return err
+	}
 	c.compare(ctx, p, ask)
 	return nil
 }

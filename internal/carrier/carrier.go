@@ -72,6 +72,7 @@ type Carrier struct {
 type peerState struct {
 	has     map[chain]uint64 // the last record of each chain that it has, as it said when it asked us
 	heard   time.Time        // when it last asked or answered; zero means never
+	asOf    time.Time        // we have what it wrote until then
 	problem string           // why it cannot be followed; "" when it can
 	refused refusals         // what it has and our journal does not take
 
@@ -301,6 +302,8 @@ func (c *Carrier) copies(s journal.Stream, number uint64) (has bool, changed <-c
 type PeerStatus struct {
 	Peer
 	Heard   time.Time // when it last asked or answered; zero means never
+	AsOf    time.Time // we have everything that it wrote until then; zero when nothing is known
+	Newest  time.Time // of its newest record here, by its clock
 	Problem string    // why it cannot be followed; "" when it can
 	Behind  uint64    // our records, of any origin, that it has not told to have
 	Refused []string  // why our journal does not take what it has
@@ -328,7 +331,14 @@ func (c *Carrier) Peers(ctx context.Context) ([]PeerStatus, error) {
 			all[i].Differs = append(all[i].Differs, d.words(name))
 		}
 		slices.Sort(all[i].Differs)
+		all[i].AsOf = s.asOf
 		for _, h := range heads {
+			if h.Origin == p.Origin && h.Time.Time().After(all[i].Newest) {
+				all[i].Newest = h.Time.Time()
+			}
+			if h.Origin == p.Origin && h.Stream == journal.Bulk && h.Time.Time().After(s.asOf) {
+				all[i].AsOf = h.Time.Time() // it came through a third member: of nodes we know what it wrote until then
+			}
 			all[i].Behind += h.Last - min(max(s.has[chain{h.Origin, h.Stream}], h.Base), h.Last)
 		}
 	}

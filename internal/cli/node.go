@@ -34,6 +34,9 @@ func newNodeList(c *common) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if err := c.warnOfAge(cmd.Context(), m); err != nil {
+					return err
+				}
 				return c.print(nodes, func(w *tabwriter.Writer) {
 					if len(nodes) == 0 {
 						fmt.Fprintln(w, "No node has been here yet")
@@ -66,6 +69,9 @@ func newNodeShow(c *common) *cobra.Command {
 			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
 				n, err := m.Node(cmd.Context(), args[0])
 				if err != nil {
+					return err
+				}
+				if err := c.warnOfAge(cmd.Context(), m); err != nil {
 					return err
 				}
 				return c.print(n, func(w *tabwriter.Writer) { showNode(w, n) })
@@ -121,6 +127,27 @@ func newNodeBody(c *common, name, short string, get func(*adminapi.Client, conte
 			})
 		},
 	}
+}
+
+// oldData is the age from which data of another site is told to be old.
+const oldData = 2 * time.Minute
+
+// warnOfAge tells, beside an answer about nodes, which sites it knows only as they were.
+func (c *common) warnOfAge(ctx context.Context, m *adminapi.Client) error {
+	s, err := m.Status(ctx)
+	if err != nil {
+		return err
+	}
+	ages := s.SiteAges()
+	for _, site := range slices.Sorted(maps.Keys(ages)) {
+		switch at := ages[site]; {
+		case at.IsZero():
+			fmt.Fprintf(c.env.Stderr, "Nothing is known of a member of site %s yet (see: troupe status)\n", site)
+		case time.Since(at) > oldData:
+			fmt.Fprintf(c.env.Stderr, "What site %s wrote is known until %s, %s (see: troupe status)\n", site, at.Local().Format(time.DateTime), ago(at))
+		}
+	}
+	return nil
 }
 
 // ago is a time as people say it.

@@ -40,6 +40,9 @@ func newReportList(c *common) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := c.warnOfAge(cmd.Context(), m); err != nil {
+				return err
+			}
 			return c.print(list, func(w *tabwriter.Writer) {
 				if len(list) == 0 {
 					fmt.Fprintln(w, "No reports")

@@ -164,7 +164,7 @@ func newJoin(c *common) *cobra.Command {
 func newStatus(c *common) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use: "status", Short: "All sites and members, and how far behind each is", Args: noArgs,
+		Use: "status", Short: "All sites and members, how far behind each is, and how old what it wrote is here", Args: noArgs,
 		Example: "  troupe status\n  troupe status --watch\n  troupe status -o json",
 	}
 	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every second")
@@ -198,7 +198,7 @@ func (c *common) printStatus(s adminapi.Status) error {
 			fmt.Fprintln(w, "This member serves alone. To begin a troupe: troupe init --site NAME")
 			return
 		}
-		fmt.Fprintln(w, "SITE\tMEMBER\tADDRESS\tVERSION\tSTATE\tBEHIND\tCOMPILES")
+		fmt.Fprintln(w, "SITE\tMEMBER\tADDRESS\tVERSION\tSTATE\tBEHIND\tDATA\tCOMPILES")
 		for _, m := range s.Members {
 			state := m.State
 			switch {
@@ -211,7 +211,7 @@ func (c *common) printStatus(s adminapi.Status) error {
 			if m.State != adminapi.StateSelf {
 				behind = fmt.Sprint(m.Behind)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Site, m.Name, m.Address, m.Version, state, behind, load(m))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Site, m.Name, m.Address, m.Version, state, behind, ago(m.AsOf), load(m))
 			for _, line := range m.Alarms {
 				fmt.Fprintf(w, "\t\t\t\t%s\n", line)
 			}
@@ -300,6 +300,8 @@ type siteLine struct {
 	Members int    `json:"members"`
 	Heard   int    `json:"heard"`  // members that this one hears, itself included
 	Behind  uint64 `json:"behind"` // records that no member of it has told to have
+
+	AsOf time.Time `json:"as_of,omitzero"` // this member has everything that was written there until then
 }
 
 func newSite(c *common) *cobra.Command {
@@ -314,9 +316,9 @@ func newSite(c *common) *cobra.Command {
 				}
 				sites := sitesOf(s)
 				return c.print(sites, func(w *tabwriter.Writer) {
-					fmt.Fprintln(w, "SITE\tMEMBERS\tHEARD\tBEHIND")
+					fmt.Fprintln(w, "SITE\tMEMBERS\tHEARD\tBEHIND\tDATA")
 					for _, one := range sites {
-						fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", one.Site, one.Members, one.Heard, one.Behind)
+						fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\n", one.Site, one.Members, one.Heard, one.Behind, ago(one.AsOf))
 					}
 				})
 			})
@@ -327,10 +329,10 @@ func newSite(c *common) *cobra.Command {
 
 // sitesOf adds up members, which come sorted by site.
 func sitesOf(s adminapi.Status) []siteLine {
-	all := []siteLine{}
+	all, ages := []siteLine{}, s.SiteAges()
 	for _, m := range s.Members {
 		if len(all) == 0 || all[len(all)-1].Site != m.Site {
-			all = append(all, siteLine{Site: m.Site, Behind: m.Behind})
+			all = append(all, siteLine{Site: m.Site, Behind: m.Behind, AsOf: ages[m.Site]})
 		}
 		one := &all[len(all)-1]
 		one.Members++

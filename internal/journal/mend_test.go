@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"strings"
@@ -199,4 +200,18 @@ func TestAPrunedRecordNeedNotBeMended(t *testing.T) {
 	if left, _ := j.Damaged(); len(left) != 1 {
 		t.Errorf("left: %+v", left)
 	}
+}
+
+func TestARecordOfALaterFormatWaitsForTheUpgrade(t *testing.T) {
+	a, b := open(t, t.TempDir(), Options{}), open(t, t.TempDir(), Options{})
+	appendSome(t, a, 6, "a")
+	frames := exported(t, a, State, 0)
+	second := 4 + int(binary.BigEndian.Uint32(frames)) // behind the first
+	later := bytes.Clone(frames)
+	later[second+5] = Format + 1
+	n, err := b.Import(t.Context(), bytes.NewReader(later))
+	if f, ok := errors.AsType[*FormatError](err); !ok || f.Format != Format+1 || n != 1 || !strings.Contains(err.Error(), "upgrade this member") {
+		t.Errorf("%d records were taken, %v", n, err)
+	}
+	mustImport(t, b, frames)
 }
