@@ -151,7 +151,7 @@ func (a *API) statusOf(ctx context.Context) (Status, error) {
 	}
 	var heard map[journal.Origin]Heartbeat
 	if a.m.Heartbeats != nil {
-		heard = a.m.Heartbeats(r.Context())
+		heard = a.m.Heartbeats(ctx)
 	}
 	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}}
 	for _, m := range a.m.Cluster.Members() {
