@@ -133,6 +133,7 @@ func (a *API) Handler() http.Handler {
 		})
 	}
 	mux.HandleFunc("POST /v1/journal/verify", a.verify) // tells its progress, so it writes the answer itself
+	mux.HandleFunc("POST /v1/journal/verify-cluster", a.verifyCluster)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.respond(w, r, nil, fault.New(fault.NotFound, "no such route: %s %s", r.Method, r.URL.Path))
 	})

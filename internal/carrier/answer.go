@@ -29,6 +29,7 @@ func (c *Carrier) Handler(caller Caller) http.Handler {
 	mux.HandleFunc("POST /carrier/v1/heads", func(w http.ResponseWriter, r *http.Request) { c.answerHeads(w, r, caller(r)) })
 	mux.HandleFunc("GET /carrier/v1/records", c.answerRecords)
 	mux.HandleFunc("POST /carrier/v1/digests", c.answerDigests)
+	mux.HandleFunc("POST /carrier/v1/verify", c.answerVerify)
 	return mux
 }
 
