@@ -110,9 +110,9 @@ type Status struct {
 type MemberStatus struct {
 	cluster.Member
 
-	State  string    `json:"state"`          // self, connected, unknown
-	Since  time.Time `json:"since,omitzero"` // when it was last heard
-	Behind uint64    `json:"behind"`         // records that it has not told to have
+	State  string    `json:"state"`           // self, connected, unknown
+	Since  time.Time `json:"since,omitzero"`  // when it was last heard
+	Behind uint64    `json:"behind"`          // records that it has not told to have
 	AsOf   time.Time `json:"as_of,omitzero"`  // this member has everything that it wrote until then
 	Newest time.Time `json:"newest,omitzero"` // when it wrote the newest record that this member has, by its clock
 	Error  string    `json:"error,omitempty"`
