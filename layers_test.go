@@ -23,6 +23,7 @@ const layers = `
 	internal/demo internal/doctor
 	internal/server
 	internal/adminapi
+	internal/backup
 	internal/agentapi internal/caapi internal/statusapi
 	internal/engine/ruby
 	internal/engine

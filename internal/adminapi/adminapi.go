@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"troupe/internal/backup"
 	"troupe/internal/ca"
 	"troupe/internal/carrier"
 	"troupe/internal/classifier"
@@ -52,6 +53,7 @@ type Member struct {
 	CustomOIDs map[string]string               // OID to short name, of custom_trusted_oid_mapping.yaml
 	Reload     func(ctx context.Context) error // reads configuration and certificates again
 	Heartbeats func(ctx context.Context) map[journal.Origin]Heartbeat
+	Backup     func() backup.Member // the parts that a backup is made of
 }
 
 // An Engine compiles catalogs and looks data up.
@@ -65,13 +67,14 @@ type Engine interface {
 
 // API serves one member's operator.
 type API struct {
-	m   Member
-	log *slog.Logger
+	m      Member
+	log    *slog.Logger
+	ending chan struct{} // closed when Run is to end
 }
 
 // New returns an API. It opens nothing; see [API.Run].
 func New(m Member, log *slog.Logger) *API {
-	return &API{m: m, log: telemetry.Discard(log)}
+	return &API{m: m, log: telemetry.Discard(log), ending: make(chan struct{})}
 }
 
 type handler func(r *http.Request) (any, error)
@@ -134,6 +137,7 @@ func (a *API) Handler() http.Handler {
 	}
 	mux.HandleFunc("POST /v1/journal/verify", a.verify) // tells its progress, so it writes the answer itself
 	mux.HandleFunc("POST /v1/journal/verify-cluster", a.verifyCluster)
+	mux.HandleFunc("POST /v1/backup", a.backup) // is a stream
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.respond(w, r, nil, fault.New(fault.NotFound, "no such route: %s %s", r.Method, r.URL.Path))
 	})
@@ -210,7 +214,7 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/reload", nil, nil)
 }
 
-// Run serves the API on the data folder's socket until ctx ends.
+// Run serves the API on the data folder's socket until ctx ends. It is called once.
 func (a *API) Run(ctx context.Context, data string) error {
 	l, err := listen(ctx, SocketPath(data))
 	if err != nil {
@@ -224,6 +228,7 @@ func (a *API) Run(ctx context.Context, data string) error {
 		return err
 	case <-ctx.Done():
 	}
+	close(a.ending)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = srv.Shutdown(stop)

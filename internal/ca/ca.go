@@ -300,11 +300,8 @@ func TakeKeys(dir, sealKey string, keys map[string][]byte) error {
 		return err
 	}
 	for id, plain := range keys {
-		raw, err := hex.DecodeString(id)
+		raw, err := checkKey(id, plain)
 		if err != nil {
-			return fmt.Errorf("id of a key: %w", err)
-		}
-		if _, err := parseKey(plain); err != nil {
 			return err
 		}
 		if err := v.Stage(raw, plain); err != nil {
@@ -312,6 +309,24 @@ func TakeKeys(dir, sealKey string, keys map[string][]byte) error {
 		}
 	}
 	return nil
+}
+
+// CheckKeys says whether keys are such as [Authority.Keys] returns.
+func CheckKeys(keys map[string][]byte) error {
+	for id, plain := range keys {
+		if _, err := checkKey(id, plain); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkKey(id string, plain []byte) (raw []byte, err error) {
+	if raw, err = hex.DecodeString(id); err != nil {
+		return nil, fmt.Errorf("id of a key: %w", err)
+	}
+	_, err = parseKey(plain)
+	return raw, err
 }
 
 // Bundle returns the certificates that agents must trust, as PEM. The bytes stay

@@ -410,11 +410,7 @@ func (a *Authority) refreshCRLs(ctx context.Context) error {
 		return err
 	}
 	if a.now().Sub(p.own.thisUpdate) > renewAfter+backdate {
-		d, err := draft(kindRenewed, keyCA, struct{}{})
-		if err != nil {
-			return err
-		}
-		if err := a.append(ctx, d); err != nil {
+		if err := a.RenewLists(ctx); err != nil {
 			return err
 		}
 		a.log.InfoContext(ctx, "revocation list renewed", "issuer", i.cert.Subject.CommonName)
@@ -425,6 +421,16 @@ func (a *Authority) refreshCRLs(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// RenewLists signs the issuer's list again without a change, so that it is newer than any that was published before. An authority
+// that was put back from a backup needs it: what was revoked after the backup is lost, but the lists that agents hold are not.
+func (a *Authority) RenewLists(ctx context.Context) error {
+	d, err := draft(kindRenewed, keyCA, struct{}{})
+	if err != nil {
+		return err
+	}
+	return a.append(ctx, d)
 }
 
 // refreshAncestor renews the list of a root whose key this member holds.

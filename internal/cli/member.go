@@ -58,7 +58,7 @@ func (c *common) withOpened(ctx context.Context, o server.Options, fn func(*admi
 		}
 		return err
 	}
-	o.Log = telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false)
+	o.Log, o.Version = telemetry.NewLogger(c.env.Stderr, slog.LevelWarn, false), version()
 	return server.RunOffline(ctx, cfg, o, fn)
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -121,44 +122,60 @@ func newTokenRevoke(c *common) *cobra.Command {
 
 func newJoin(c *common) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "join TOKEN@HOST", Short: "Make this machine a member of a troupe", Args: oneArg("token, as troupe token create prints it"),
+		Use: "join TOKEN@HOST", Short: "Make this machine a member of a troupe", Args: cobra.MaximumNArgs(1),
 		Long: "Make this machine, with an empty data folder, a member of a troupe: it gets its certificate, the keys\n" +
 			"that sign, and everything that the troupe knows. Then start it: troupe server.\n" +
-			"If it is interrupted, run the same command again. A token of \"-\" is read from standard input.",
-		Example: "  troupe join troupe1.4k2m7qzz3x.….…@puppet1.example.com\n  troupe join - < token",
+			"If it is interrupted, run the same command again. A token of \"-\" is read from standard input.\n" +
+			"With --from it needs no token: all comes from the newest backup, also where no other member is left.",
+		Example: "  troupe join troupe1.4k2m7qzz3x.….…@puppet1.example.com\n  troupe join - < token\n" +
+			"  troupe join --from s3://backups/troupe --passphrase-file /etc/troupe/backup.passphrase",
 	}
 	settings := serverFlags(cmd)
+	var b backupFlags
+	var alone bool
+	b.addPlace(cmd, "from")
+	b.addKeys(cmd)
+	cmd.Flags().BoolVar(&alone, "alone", false, "with --from: remove the other members, they are lost")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		text := args[0]
-		if text == "-" {
-			if _, err := fmt.Fscan(c.env.Stdin, &text); err != nil {
-				return fmt.Errorf("read the token from standard input: %w", err)
-			}
+		switch {
+		case b.place != "" && len(args) == 0:
+			return c.restore(cmd.Context(), settings(), b, "", server.RestoreRequest{Alone: alone, Found: true})
+		case b.place != "" || len(args) == 0:
+			return usageError{errors.New("troupe join needs one token, as troupe token create prints it, or --from and the place of backups (see: troupe join --help)")}
 		}
-		cfg, err := c.load(settings())
-		if err != nil {
-			return err
-		}
-		if _, err := adminapi.Dial(cmd.Context(), cfg.Data); !errors.Is(err, adminapi.ErrNotRunning) {
-			return errors.Join(fmt.Errorf("a member is running on %s: only a machine without one can join", cfg.Data), err)
-		}
-		shows := isTerminal(c.env.Stderr)
-		self, err := server.Join(cmd.Context(), cfg, server.Options{Log: telemetry.NewLogger(c.env.Stderr, slog.LevelInfo, false), Version: version()}, text, func(done, total uint64) {
-			if shows {
-				fmt.Fprintf(c.env.Stderr, "\r%d of %d records ", done, total)
-			}
-		})
-		if shows {
-			fmt.Fprint(c.env.Stderr, "\r\033[K")
-		}
-		if err != nil {
-			return err
-		}
-		return c.print(self, func(w *tabwriter.Writer) {
-			fmt.Fprintf(w, "%s is a member of site %s. Start it: troupe server --data %s\n", self.Name, self.Site, cfg.Data)
-		})
+		return c.joinByToken(cmd.Context(), settings(), args[0])
 	}
 	return cmd
+}
+
+func (c *common) joinByToken(ctx context.Context, settings map[string]string, text string) error {
+	if text == "-" {
+		if _, err := fmt.Fscan(c.env.Stdin, &text); err != nil {
+			return fmt.Errorf("read the token from standard input: %w", err)
+		}
+	}
+	cfg, err := c.load(settings)
+	if err != nil {
+		return err
+	}
+	if _, err := adminapi.Dial(ctx, cfg.Data); !errors.Is(err, adminapi.ErrNotRunning) {
+		return errors.Join(fmt.Errorf("a member is running on %s: only a machine without one can join", cfg.Data), err)
+	}
+	shows := isTerminal(c.env.Stderr)
+	self, err := server.Join(ctx, cfg, server.Options{Log: telemetry.NewLogger(c.env.Stderr, slog.LevelInfo, false), Version: version()}, text, func(done, total uint64) {
+		if shows {
+			fmt.Fprintf(c.env.Stderr, "\r%d of %d records ", done, total)
+		}
+	})
+	if shows {
+		fmt.Fprint(c.env.Stderr, "\r\033[K")
+	}
+	if err != nil {
+		return err
+	}
+	return c.print(self, func(w *tabwriter.Writer) {
+		fmt.Fprintf(w, "%s is a member of site %s. Start it: troupe server --data %s\n", self.Name, self.Site, cfg.Data)
+	})
 }
 
 func newStatus(c *common) *cobra.Command {

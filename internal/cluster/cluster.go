@@ -88,7 +88,7 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*Clus
 		return nil, fmt.Errorf("create folder of the troupe: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, joiningName)); err == nil {
-		return nil, fault.New(fault.Conflict, "joining a troupe was interrupted: run the same `troupe join` again, or begin with an empty data folder")
+		return nil, fault.New(fault.Conflict, "joining a troupe, or taking it from a backup, was interrupted: run the same `troupe join` or `troupe backup restore` again, or begin with an empty data folder")
 	}
 	v, err := vault.Open(dir, o.SealKey)
 	if err != nil {

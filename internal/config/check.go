@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -50,7 +51,28 @@ func (c *Config) Check() error {
 	if c.AuthConf != "" && !exists(c.AuthConf) {
 		bad("auth_conf", "%s does not exist", c.AuthConf)
 	}
+	c.Backup.check(bad)
 	return errors.Join(problems...)
+}
+
+// check looks at the backups that are made without anybody there who would see why not.
+func (b Backup) check(bad func(key, format string, args ...any)) {
+	if b.PassphraseFile != "" && len(b.Recipients) > 0 {
+		bad("backup.recipients", "a backup is locked with a passphrase or for recipients, not with both")
+	}
+	switch {
+	case b.Every == 0:
+		return
+	case b.Every < time.Minute:
+		bad("backup.every", "must be 1m or longer")
+	case b.To == "":
+		bad("backup.every", "backup.to must say where to: a folder, or s3://BUCKET/PREFIX")
+	case b.PassphraseFile == "" && len(b.Recipients) == 0:
+		bad("backup.every", "backups are encrypted: set backup.passphrase_file or backup.recipients")
+	}
+	if b.Keep < 0 {
+		bad("backup.keep", "must not be negative")
+	}
 }
 
 // maxTTL is puppetserver's longest CA lifetime (max-ca-ttl).

@@ -37,6 +37,7 @@ type Config struct {
 	Classifier Classifier
 	Store      Store
 	HTTP       HTTP
+	Backup     Backup
 	Metrics    Metrics
 	Log        Log
 
@@ -142,6 +143,17 @@ type HTTP struct {
 // MaxBody bounds request bodies in bytes, by what they carry.
 type MaxBody struct {
 	Facts, Report, Bucket int64
+}
+
+// Backup configures the backups that the member makes by itself, and the place of those that are made by hand.
+type Backup struct {
+	To             string        // a folder, or s3://BUCKET/PREFIX; "" means none
+	Every          time.Duration // 0 makes none
+	Keep           int           // of this member; 0 keeps all
+	PassphraseFile string
+	Recipients     []string // age1…; instead of a passphrase
+	S3Endpoint     string
+	S3Region       string
 }
 
 // Metrics configures a listener of its own for metrics, without TLS.

@@ -105,6 +105,14 @@ func (c *Config) settings() []setting {
 		{key: "http.idle_timeout", value: durationValue{&c.HTTP.IdleTimeout}},
 		{key: "http.max_retry_after", value: durationValue{&c.HTTP.MaxRetryAfter}, fallback: "30m"},
 
+		{key: "backup.to", value: textValue{p: &c.Backup.To}},
+		{key: "backup.every", value: durationValue{&c.Backup.Every}},
+		{key: "backup.keep", value: intValue{&c.Backup.Keep}},
+		{key: "backup.passphrase_file", value: textValue{p: &c.Backup.PassphraseFile}},
+		{key: "backup.recipients", value: listValue{&c.Backup.Recipients, ","}},
+		{key: "backup.s3_endpoint", value: textValue{p: &c.Backup.S3Endpoint}},
+		{key: "backup.s3_region", value: textValue{p: &c.Backup.S3Region}},
+
 		{key: "metrics.listen", value: textValue{p: &c.Metrics.Listen}},
 		{key: "log.level", value: textValue{p: &c.Log.Level, oneOf: []string{"debug", "info", "warn", "error"}}, fallback: "info"},
 		{key: "log.format", value: textValue{p: &c.Log.Format, oneOf: []string{"text", "json"}}, fallback: "text"},

@@ -137,6 +137,7 @@ func reloaded() []string {
 	return []string{
 		"auth_conf", "fileserver_conf", "trusted_oid_mapping_file", "dns_alt_names", "log.level", "tls.key_type", "ca.ttl", "ca.autosign", "ca.autosign_timeout", "ca.allow_subject_alt_names",
 		"ca.allow_authorization_extensions", "ca.allow_duplicate_certs", "ca.allow_auto_renewal", "ca.auto_renewal_cert_ttl",
+		"backup.to", "backup.every", "backup.keep", "backup.passphrase_file", "backup.recipients", "backup.s3_endpoint", "backup.s3_region",
 	}
 }
 

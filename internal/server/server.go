@@ -80,8 +80,9 @@ type member struct {
 	phase      atomic.Pointer[statusapi.State] // starting, running or stopping
 	pulse      pulse
 	probes     struct{ journal, store probe }
-	snapshots  sync.Mutex // one snapshot at a time
-	reloading  sync.Mutex // one reload at a time: all of one configuration counts, or all of the other
+	snapshots  sync.Mutex    // one snapshot at a time
+	backing    chan struct{} // holds one token while a backup is made
+	reloading  sync.Mutex    // one reload at a time: all of one configuration counts, or all of the other
 }
 
 // Run opens the member, serves, and returns when ctx ended and everything that
@@ -122,6 +123,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"deploy", m.deploy.Run, 5 * time.Second},
 		stage{"snapshot", m.runSnapshot, 5 * time.Second},
 		stage{"admin", m.runAdmin, 15 * time.Second},
+		stage{"backups", m.runBackups, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
 		stage{"metrics", m.runMetrics, 5 * time.Second},
 		stage{"warming", m.runWarming, 5 * time.Second},
@@ -199,7 +201,7 @@ func dialSoon(ctx context.Context, data string) (*adminapi.Client, error) {
 // open returns a member with every part that has state. Nothing runs yet. What was
 // opened is closed when a later part fails.
 func open(ctx context.Context, cfg *config.Config, o Options) (*member, error) {
-	m := &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier(), pulse: pulse{heard: map[journal.Origin]adminapi.Heartbeat{}}}
+	m := &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier(), backing: make(chan struct{}, 1), pulse: pulse{heard: map[journal.Origin]adminapi.Heartbeat{}}}
 	m.cfg.Store(cfg)
 	m.enter(statusapi.StateStarting)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -434,7 +436,7 @@ func (m *member) runAdmin(ctx context.Context) error {
 	ip4, ip6 := ownAddresses()
 	api := adminapi.New(adminapi.Member{
 		Authority: m.authority, Cluster: m.cluster, Carrier: m.carrier, Store: m.store, Journal: m.journal, Code: m.code, Deployer: m.deploy, Compiler: m.engine, Classifier: m.classifier,
-		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload, Heartbeats: m.heartbeats, Process: m.process,
+		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload, Heartbeats: m.heartbeats, Process: m.process, Backup: m.backupMember,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)
 }
