@@ -109,7 +109,7 @@ func (m Member) Write(ctx context.Context, h Header, w io.Writer) (Summary, erro
 	default:
 		return Summary{}, fault.New(fault.Conflict, "a backup of this member is being made: wait until it is done")
 	}
-	out := &writer{tar: tar.NewWriter(w), now: h.Time}
+	out := newWriter(w, h.Time)
 	// Chains first, then keys: no chain tells of a key that is not there.
 	heads, err := m.Journal.Heads(ctx)
 	if err != nil {
@@ -268,6 +268,8 @@ func (w *writer) leaveOut(format string, args ...any) {
 		w.sum.LeftOut = append(w.sum.LeftOut, fmt.Sprintf("%.500s", fmt.Sprintf(format, args...)))
 	}
 }
+
+func newWriter(w io.Writer, now time.Time) *writer { return &writer{tar: tar.NewWriter(w), now: now} }
 
 func (w *writer) json(name string, v any) error {
 	text, err := json.Marshal(v)

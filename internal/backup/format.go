@@ -166,9 +166,13 @@ func readEnd(last []byte, size, begin int64) (e end, err error) {
 	if n > maxEnd || n > int64(len(last)) {
 		return e, cut
 	}
-	d := json.NewDecoder(bytes.NewReader(last[int64(len(last))-n:]))
-	if err := d.Decode(&e); err != nil {
+	text := last[int64(len(last))-n:]
+	if err := json.Unmarshal(text, &e); err != nil {
 		return e, fault.Wrap(fault.Invalid, err, "its end cannot be read")
+	}
+	// No sum covers the end, so it is held to the one way in which it is written.
+	if same, err := json.Marshal(e); err != nil || !bytes.Equal(same, text) {
+		return e, fault.New(fault.Invalid, "its end is damaged")
 	}
 	if e.Content < 0 || begin+e.Content+n+int64(endFixed) != size {
 		return e, fault.New(fault.Invalid, "it has %d bytes, and its end tells of %d: a part is missing", size, begin+e.Content+n+int64(endFixed))

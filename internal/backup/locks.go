@@ -58,10 +58,11 @@ func (l Locks) recipients() ([]age.Recipient, error) {
 
 func parseRecipients(texts []string) ([]age.Recipient, error) {
 	var all []age.Recipient
-	for _, text := range texts {
+	for i, text := range texts {
 		some, err := age.ParseRecipients(strings.NewReader(text))
 		if err != nil || len(some) != 1 {
-			return nil, fault.New(fault.Invalid, "%.100q is no recipient: age-keygen prints one, age1…", text)
+			// It is not quoted: it may be an identity, which is a secret.
+			return nil, fault.New(fault.Invalid, "recipient %d is no recipient: age-keygen prints one, age1…", i+1)
 		}
 		all = append(all, some[0])
 	}

@@ -130,13 +130,12 @@ func readContent(ctx context.Context, sealed io.Reader, h Header, k Keys, t take
 
 // A contentReader reads the entries and counts them.
 type contentReader struct {
-	t       taker
-	header  Header
-	check   *journal.Checker
-	sum     Summary
-	entries int
-	stage   int
-	told    *contentEnd
+	t      taker
+	header Header
+	check  *journal.Checker
+	sum    Summary
+	stage  int
+	told   *contentEnd
 }
 
 // The stages of a content, in their order.
@@ -357,7 +356,7 @@ const maxLock = 256 << 10
 // A looker takes nothing.
 type looker struct{}
 
-func (looker) keys(secrets) error                                                    { return nil }
-func (looker) records(context.Context, io.Reader) error                              { return nil }
-func (looker) content(*tar.Header, string, io.Reader) error                          { return nil }
+func (looker) keys(secrets) error                                            { return nil }
+func (looker) records(context.Context, io.Reader) error                      { return nil }
+func (looker) content(*tar.Header, string, io.Reader) error                  { return nil }
 func (looker) code(*tar.Header, puppet.Environment, string, io.Reader) error { return nil }

@@ -22,7 +22,7 @@ import (
 // This file makes backups, shows and checks them, and puts them back.
 
 // passphraseVariable holds the passphrase of backups where there is no file.
-const passphraseVariable = "TROUPE_BACKUP_PASSPHRASE" //nolint:gosec // a name
+const passphraseVariable = "TROUPE_BACKUP_PASSPHRASE"
 
 func newBackup(c *common) *cobra.Command {
 	return group("backup", "Backups of everything that a member knows: create, list, verify, restore",

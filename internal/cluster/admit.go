@@ -52,19 +52,8 @@ const (
 func (c *Cluster) Handler(members http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /cluster/v1/join", c.answerJoin)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		origin, ok := OriginOf(r.TLS)
-		if !ok {
-			http.Error(w, "this port is for members: show a member's certificate, or join with a token", http.StatusForbidden)
-			return
-		}
-		if c.isRemoved(origin) { // its connection is older than its removal
-			w.Header().Set("Connection", "close")
-			http.Error(w, "this member was removed from the troupe", http.StatusForbidden)
-			return
-		}
-		members.ServeHTTP(w, r)
-	})
+	mux.Handle("POST /cluster/v1/introduce", c.members(http.HandlerFunc(c.answerIntroduction)))
+	mux.Handle("/", c.members(members))
 	return mux
 }
 

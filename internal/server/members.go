@@ -162,6 +162,36 @@ func (m *member) fetchContent(ctx context.Context, sha256 string, read func(io.R
 // contentMost bounds the transfer of one content.
 const contentMost = 10 * time.Minute
 
+// introduceEvery is how often members that have not heard of this one are told.
+const introduceEvery = 5 * time.Second
+
+// runIntroductions tells every other member once who this one is: those who have not admitted it, since it came from a backup, would
+// never ask it for anything.
+func (m *member) runIntroductions(ctx context.Context) error {
+	tick := time.NewTicker(introduceEvery)
+	defer tick.Stop()
+	told := map[journal.Origin]bool{}
+	for {
+		peers, _ := m.peers()
+		for _, p := range peers {
+			if told[p.Origin] || !m.cluster.Founded() {
+				continue
+			}
+			asker := m.dialPeer(p)
+			err := m.cluster.Introduce(ctx, asker.HTTP, asker.URL)
+			asker.HTTP.CloseIdleConnections()
+			if told[p.Origin] = err == nil; err != nil { // the carrier tells who cannot be reached
+				m.log.DebugContext(ctx, "another member was not told of this one", "member", p.Name, telemetry.KeyErr, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
 // copied waits until another member has a record of our state. Before other members are asked nobody has been answered either:
 // what is written then, this member writes for itself.
 func (m *member) copied(ctx context.Context, number uint64) error {
