@@ -79,7 +79,7 @@ func Create(ctx context.Context, p Place, h Header, l Locks, src Source, progres
 	h.Locks = l.describe()
 	h.Format = formatVersion
 	name := nameOf(h)
-	ctx, cancel := context.WithCancel(ctx)
+	making, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
 	made := make(chan error, 1)
@@ -89,20 +89,19 @@ func Create(ctx context.Context, p Place, h Header, l Locks, src Source, progres
 		var err error
 		summary, err = seal(w, h, lockers, func(w io.Writer) (Summary, error) {
 			counted.w = w
-			return src(ctx, counted)
+			return src(making, counted)
 		})
 		_ = w.CloseWithError(broken(err)) // it never fails
 		made <- err
 	}()
 	err = p.Create(ctx, name, r)
 	_ = r.CloseWithError(errPlace) // whoever still writes ends; likewise
-	cancelled := ctx.Err()
 	cancel()
 	why := <-made
 	_, ofSource := errors.AsType[*brokenError](err)
 	switch {
-	case cancelled != nil:
-		return Info{}, fmt.Errorf("the backup was interrupted: %w", cancelled)
+	case ctx.Err() != nil && err != nil:
+		return Info{}, fmt.Errorf("the backup was interrupted: %w", ctx.Err())
 	case err != nil && !ofSource:
 		return Info{}, err
 	case why != nil:
@@ -161,11 +160,11 @@ func Newest(ctx context.Context, p Place, name string) (Info, error) {
 		if !isName(name) {
 			return Info{}, fault.New(fault.Invalid, "%q is no name of a backup: troupe backup list shows them", name)
 		}
-		info := examine(ctx, p, Object{Name: name, Size: -1})
-		if !info.Whole {
-			return info, fault.New(fault.Invalid, "the backup %s is not whole: %s. Choose another one (troupe backup list)", name, info.Problem)
+		h, e, size, err := frame(ctx, p, Object{Name: name, Size: -1})
+		if fault.KindOf(err) == fault.Invalid {
+			return Info{}, fault.Wrap(fault.Invalid, err, "the backup %s is not whole: %s. Choose another one (troupe backup list)", name, fault.Message(err))
 		}
-		return info, nil
+		return Info{Name: name, Size: size, Whole: err == nil, Header: h, Summary: e.Summary}, err
 	}
 	all, err := List(ctx, p)
 	if err != nil {
