@@ -17,7 +17,7 @@ test: packages chroots ## all tests that CI runs
 	go vet $(PKGS)
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=25m $(PKGS)
 
-long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA
+long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA, backups in a real S3 server
 	@sh tools/packages.sh puppetserver e2fsprogs
 	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
 

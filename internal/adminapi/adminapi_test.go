@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"troupe/internal/adminapi"
+	"troupe/internal/backup"
 	"troupe/internal/ca"
 	"troupe/internal/classifier"
+	"troupe/internal/cluster"
 	"troupe/internal/code"
 	"troupe/internal/engine"
 	"troupe/internal/fault"
@@ -35,6 +37,7 @@ type parts struct {
 	authority *ca.Authority
 	engine    *fixedEngine
 	client    *adminapi.Client
+	busy      chan struct{} // held while a backup is made
 	reloads   int
 	refuse    error // what the next reload answers
 }
@@ -64,7 +67,7 @@ func serve(t testing.TB) *parts {
 
 func serveCA(t testing.TB, key ca.KeyType) *parts {
 	t.Helper()
-	p := &parts{data: t.TempDir(), engine: &fixedEngine{}}
+	p := &parts{data: t.TempDir(), engine: &fixedEngine{}, busy: make(chan struct{}, 1)}
 	p.openParts(t, key)
 	environments := filepath.Join(t.TempDir(), "environments")
 	for _, env := range []string{"production", "testing"} {
@@ -80,12 +83,21 @@ func serveCA(t testing.TB, key ca.KeyType) *parts {
 	if err != nil {
 		t.Fatal(err)
 	}
+	members, err := cluster.Open(t.Context(), filepath.Join(p.data, "cluster"), p.journal, cluster.Options{Name: "one.example.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	api := adminapi.New(adminapi.Member{
 		Authority: p.authority, Store: p.store, Journal: p.journal, Code: repo, Compiler: p.engine, Classifier: enc,
 		Name: "one.example.test", ServerIP: "192.0.2.1", CustomOIDs: map[string]string{"1.3.6.1.4.1.34380.1.2.77": "team"},
 		Reload: func(context.Context) error { p.reloads++; return p.refuse },
 		Process: func(context.Context) adminapi.Process {
 			return adminapi.Process{Settings: adminapi.Settings{Certname: "one.example.test"}, PID: 7}
+		},
+		Backup: func() backup.Member {
+			return backup.Member{
+				Name: "one.example.test", Site: "east", Data: p.data, Journal: p.journal, Authority: p.authority, Cluster: members, Store: p.store, Code: repo, Busy: p.busy,
+			}
 		},
 	}, nil)
 	p.run(t, func(ctx context.Context) error { return api.Run(ctx, p.data) })

@@ -70,9 +70,6 @@ func (b Backup) check(bad func(key, format string, args ...any)) {
 	case b.PassphraseFile == "" && len(b.Recipients) == 0:
 		bad("backup.every", "backups are encrypted: set backup.passphrase_file or backup.recipients")
 	}
-	if b.Keep < 0 {
-		bad("backup.keep", "must not be negative")
-	}
 }
 
 // maxTTL is puppetserver's longest CA lifetime (max-ca-ttl).

@@ -116,6 +116,25 @@ listen: "here:99999"
 	}
 }
 
+func TestBackupsThatCouldNeverBeMadeAreRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"backup: { every: 1h }":                                                      "backup.every: backup.to must say where to",
+		"backup: { every: 1h, to: /mnt }":                                            "backup.every: backups are encrypted: set backup.passphrase_file or backup.recipients",
+		"backup: { every: 10s, to: /mnt, passphrase_file: /p }":                      "backup.every: must be 1m or longer",
+		"backup: { passphrase_file: /p, recipients: [age1x] }":                       "backup.recipients: a backup is locked with a passphrase or for recipients, not with both",
+		"backup: { keep: -1 }":                                                       "backup.keep: \"-1\" is not a whole number",
+		"backup: { to: /mnt, every: 1h, keep: 3, recipients: [age1x], s3_region: x}": "",
+	} {
+		dir := write(t, t.TempDir(), map[string]string{"troupe.yaml": text + "\n"})
+		sources := Sources{File: filepath.Join(dir, "troupe.yaml"), ConfDir: "none"}
+		if want == "" {
+			load(t, sources)
+		} else if got := problems(t, sources); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestYAMLThatIsNotPlainIsRefused(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"syntax", "a: [1\n", "troupe.yaml:1:"},

@@ -19,7 +19,22 @@ import (
 // that a running member has open, and whether a member would serve by it.
 func Check(cfg *config.Config) error {
 	_, err := guardOptions(cfg, &member{})
-	return errors.Join(ownCA(cfg), err)
+	return errors.Join(ownCA(cfg), err, checkBackups(cfg))
+}
+
+// checkBackups looks at the lock and the name of the place of backups, and asks nobody.
+func checkBackups(cfg *config.Config) error {
+	if cfg.Backup.Every == 0 {
+		return nil
+	}
+	locks, err := BackupLocks(cfg)
+	if err == nil {
+		err = locks.Check()
+	}
+	if err != nil {
+		return fmt.Errorf("backups: %w", err)
+	}
+	return nil
 }
 
 // ownCA refuses what would need another server's CA.
