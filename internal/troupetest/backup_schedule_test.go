@@ -60,7 +60,7 @@ func TestAMemberBacksItselfUp(t *testing.T) {
 	mustTroupe(t, nil, "backup", "verify", "--from", place, "--passphrase-file", secret)
 	var text string
 	Eventually(t, Patience, "the metrics tell of it", func() bool {
-		text = page(t, "http://" + metrics + "/metrics")
+		text = page(t, "http://"+metrics+"/metrics")
 		return strings.Contains(text, `troupe_backup_runs_total{result="ok"} 1`)
 	})
 	if !strings.Contains(text, "\ntroupe_backup_last_success_timestamp_seconds 1.") {
