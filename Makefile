@@ -19,7 +19,12 @@ test: packages chroots ## all tests that CI runs
 
 long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA, backups in a real S3 server
 	@sh tools/packages.sh puppetserver e2fsprogs
-	go test -tags=long -count=1 -timeout=80m ./internal/troupetest/... ./internal/journal/... ./internal/store/...
+	go test -tags=long -count=1 -timeout=80m -skip '^TestFaults' ./internal/troupetest/... ./internal/journal/... ./internal/store/...
+
+faults: packages ## every fault on two sites of real processes, and 1,000 damaged files: 25 min on a quiet machine (DAMAGES=180)
+	go test -tags=failpoint -count=1 ./internal/failpoint
+	go test -tags=long -count=1 -timeout=120m -v -run '^TestFaults' ./internal/troupetest
+	go test -count=1 -timeout=120m -v -run '^TestDamagedFiles' ./internal/server -damages $(or $(DAMAGES),1000)
 
 simulation: ## 10,000 troupes that are cut, killed and misdated in one process, an hour (SEEDS=200)
 	go test -count=1 -timeout=3h -run '^TestSimulation$$' ./internal/carrier -seeds $(or $(SEEDS),10000)
@@ -70,4 +75,4 @@ chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
 chroots-all:
 	@sh tools/chroots/make.sh bullseye trixie forky
 
-.PHONY: help build demo test long parity fuzz bench growth soak herd check fmt dead packages chroots chroots-all
+.PHONY: help build demo test long faults parity fuzz bench growth soak herd check fmt dead packages chroots chroots-all

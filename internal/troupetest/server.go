@@ -132,8 +132,27 @@ func StartServer(t *testing.T, o ServerOptions) *Server {
 // Start starts the member again after Kill or Stop, at the same address.
 func (s *Server) Start() {
 	s.t.Helper()
-	addrFile := filepath.Join(s.Data, "listen.addr")
-	if err := os.Remove(addrFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+	s.spawn()
+	Eventually(s.t, Patience, "troupe writes its address", func() bool {
+		if s.proc.ended() {
+			s.t.Fatalf("troupe ended while it started: %v", s.proc.err)
+		}
+		text, err := os.ReadFile(s.addrFile())
+		if err != nil {
+			return false
+		}
+		s.Addr = strings.TrimSpace(string(text))
+		return true
+	})
+}
+
+// addrFile is where a member says that it serves.
+func (s *Server) addrFile() string { return filepath.Join(s.Data, "listen.addr") }
+
+// spawn starts the process and waits for nothing.
+func (s *Server) spawn() {
+	s.t.Helper()
+	if err := os.Remove(s.addrFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.t.Fatal(err) // a killed member leaves it behind
 	}
 	args := append([]string{"server", "--data", s.Data, "--listen", s.Addr}, s.args...)
@@ -145,17 +164,6 @@ func (s *Server) Start() {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), s.env...)
 	s.proc = startProcess(s.t, "troupe "+s.Certname, log, cmd)
-	Eventually(s.t, Patience, "troupe writes its address", func() bool {
-		if s.proc.ended() {
-			s.t.Fatalf("troupe ended while it started: %v", s.proc.err)
-		}
-		text, err := os.ReadFile(addrFile)
-		if err != nil {
-			return false
-		}
-		s.Addr = strings.TrimSpace(string(text))
-		return true
-	})
 }
 
 // command is a command line of this member's binary.

@@ -4,7 +4,6 @@ package troupetest
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -72,16 +71,14 @@ type load struct {
 	stop   context.CancelFunc
 	all    sync.WaitGroup
 	roots  *x509.CertPool
-	admin  tls.Certificate
-	probes map[string]*worker
+	probes map[string]*worker // one a site, which asks the members of that site only
 }
 
-// startLoad begins with n workers at each of the sites; each prefers the members of its own site. roots are asked from first.
-func (s *Sites) startLoad(t *testing.T, book *acknowledged, n int, members ...*SiteMember) *load {
+// startLoad begins with n workers at each of the sites; each prefers the members of its own site. tag is part of their names.
+func (s *Sites) startLoad(t *testing.T, book *acknowledged, tag string, n int, members ...*SiteMember) *load {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	l := &load{book: book, stop: stop, roots: s.Bundle(members[0]), probes: map[string]*worker{}}
-	l.admin = members[0].Generate("operator.example.test", "--ca-client")
 	var sites []string
 	for _, m := range members {
 		if !slices.Contains(sites, m.Site) {
@@ -94,7 +91,7 @@ func (s *Sites) startLoad(t *testing.T, book *acknowledged, n int, members ...*S
 			return strings.Compare(map[bool]string{true: "a", false: "b"}[a.Site == site], map[bool]string{true: "a", false: "b"}[b.Site == site])
 		})
 		for i := range n {
-			w := s.worker(t, l, site, fmt.Sprintf("worker-%s-%d.example.test", site, i), members[0], order)
+			w := s.worker(t, l, site, fmt.Sprintf("%s-%s-%d.example.test", tag, site, i), members[0], order)
 			// Half of them begin with the second member of the site.
 			if i%2 == 1 && len(order) > 1 && order[1].Site == site {
 				w.members = slices.Concat(order[1:2], order[:1], order[2:])
@@ -102,7 +99,7 @@ func (s *Sites) startLoad(t *testing.T, book *acknowledged, n int, members ...*S
 			l.all.Go(func() { w.run(ctx) })
 		}
 		own := slices.DeleteFunc(slices.Clone(order), func(m *SiteMember) bool { return m.Site != site })
-		l.probes[site] = s.worker(t, l, site, "probe-"+site+".example.test", members[0], own)
+		l.probes[site] = s.worker(t, l, site, tag+"-"+site+"-probe.example.test", members[0], own)
 	}
 	t.Cleanup(l.end)
 	return l
@@ -164,7 +161,10 @@ func (w *worker) ask(ctx context.Context, c *Client, method, path, contentType, 
 			}
 			return text, nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %d %.200s %w", m.Certname, status, text, errors.Join(err)))
+		if err == nil {
+			err = fmt.Errorf("%d %.200s", status, text)
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", m.Certname, err))
 	}
 	return "", errors.Join(errs...)
 }
@@ -217,7 +217,7 @@ func (w *worker) everything(ctx context.Context) error {
 	return errors.Join(list, node, w.enrol(ctx), w.catalog(ctx), w.report(ctx))
 }
 
-// servesWithin lets the probe of a site do everything once, and returns how long that took since the moment given.
+// serves lets the probe of a site do everything once, and returns how long that took since the moment given.
 func (l *load) serves(t *testing.T, site string, since time.Time) time.Duration {
 	t.Helper()
 	if err := l.probes[site].everything(t.Context()); err != nil {
@@ -279,7 +279,17 @@ func (a *acknowledged) check(t *testing.T, s *Sites, members ...*SiteMember) {
 		certnames[certname] = true
 	}
 	for _, m := range members {
-		known := m.Certificates()
+		// What has arrived in the journal is folded a moment later.
+		var known map[string]Certificate
+		Eventually(t, Patience, m.Certname+" lists all certificates that were given out", func() bool {
+			known = m.Certificates()
+			for name := range a.serials {
+				if known[name].State == "" {
+					return false
+				}
+			}
+			return true
+		})
 		for name, serial := range a.serials {
 			if c := known[name]; c.State != "signed" || strings.TrimLeft(strings.TrimPrefix(strings.ToUpper(c.SerialNumber), "0X"), "0") != serial {
 				t.Errorf("%s: the certificate of %s with serial %s was given out; here is %+v", m.Certname, name, serial, c)

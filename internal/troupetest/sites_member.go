@@ -131,7 +131,7 @@ func (s *Sites) Bundle(m *SiteMember) *x509.CertPool {
 func (s *Sites) Agent(site, certname string, servers ...*SiteMember) *Agent {
 	s.t.Helper()
 	a := NewAgent(s.t, Puppet7, certname, servers[0].Certname+":8140")
-	a.Within = s.Agents(site).Within()
+	a.Within, a.Limit = s.Agents(site).Within(), Patience
 	return a
 }
 

@@ -46,7 +46,7 @@ func TestTwoSitesThatAreCutOffBothServeAndAreEqualAfterwards(t *testing.T) {
 	t.Parallel()
 	s, members := twoByTwo(t, SiteOptions{})
 	book := newAcknowledged()
-	l := s.startLoad(t, book, 2, members...)
+	l := s.startLoad(t, book, "node", 2, members...)
 	l.serves(t, "east", time.Now())
 
 	s.Cut("east", "west")
@@ -54,11 +54,11 @@ func TestTwoSitesThatAreCutOffBothServeAndAreEqualAfterwards(t *testing.T) {
 	for _, site := range []string{"east", "west"} {
 		t.Logf("site %s has done everything %v after the cut", site, l.serves(t, site, cut))
 	}
-	members[0].MustCLI("ca", "revoke", "--certname", "probe-west.example.test")
+	members[0].MustCLI("ca", "revoke", "--certname", "node-west-probe.example.test")
 	Eventually(t, Patience, "each site knows that the other cannot be heard", func() bool {
 		return members[0].members()["west1.example.test"].State == "unknown" && members[3].members()["east2.example.test"].State == "unknown"
 	})
-	if known := members[2].Certificates()["probe-west.example.test"]; known.State != "signed" {
+	if known := members[2].Certificates()["node-west-probe.example.test"]; known.State != "signed" {
 		t.Errorf("west knows already what was revoked at east: %+v; so nothing was cut", known)
 	}
 	l.end()
@@ -70,7 +70,7 @@ func TestTwoSitesThatAreCutOffBothServeAndAreEqualAfterwards(t *testing.T) {
 	}
 	book.check(t, s, members...)
 	for _, m := range members {
-		if known := m.Certificates()["probe-west.example.test"]; known.State != "revoked" {
+		if known := m.Certificates()["node-west-probe.example.test"]; known.State != "revoked" {
 			t.Errorf("%s does not know what east revoked: %+v", m.Certname, known)
 		}
 		m.Stop()
