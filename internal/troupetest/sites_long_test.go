@@ -278,10 +278,10 @@ func (th *theatre) joins(t *testing.T, o SiteOptions) {
 				t.Errorf("the last join: %v\n%s", err, out)
 			}
 		}
-		recruit := &SiteMember{Site: "west", Machine: m, Server: StartServer(t, ServerOptions{
+		recruit := StartServer(t, ServerOptions{
 			Certname: "recruit.example.test", Data: data, Autosign: true, Listen: m.IP + ":8140", Within: m.Within(), Binary: o.Binary,
 			Config: fmt.Sprintf("cluster: {listen: '%s:8143', address: '%s:8143'}\n", m.IP, m.IP),
-		})}
+		})
 		Eventually(t, Patience, "the recruit is connected", func() bool { return th.east1.members()["recruit.example.test"].State == "connected" })
 		th.east1.MustCLI("remove", "recruit.example.test")
 		recruit.Stop()
