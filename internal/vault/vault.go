@@ -5,17 +5,16 @@
 package vault
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"troupe/internal/atomicfile"
 	"troupe/internal/failpoint"
@@ -32,9 +31,14 @@ const (
 // A Vault seals keys in a folder. Keys are named by an id, such as their subject key identifier, which is hexadecimal in the
 // names of files.
 type Vault struct {
-	dir     string
-	aead    cipher.AEAD
-	sealKey string // where the sealing key lies, for messages
+	dir        string
+	sealKey    string // where the sealing key lies
+	ownSealKey bool   // it was made here, and may be replaced here
+
+	mu   sync.Mutex // one change of keys or of their seals at a time
+	aead cipher.AEAD
+
+	afterStep func() // of Reseal, in tests
 }
 
 // Open opens the vault below dir, and makes it and its sealing key when there is none. sealKey is the file with the sealing
@@ -47,11 +51,18 @@ func Open(dir, sealKey string) (*Vault, error) {
 	if v.sealKey == "" {
 		v.sealKey = defaultSealKey(dir)
 	}
+	v.ownSealKey = v.sealKey == filepath.Join(dir, sealKeyName)
 	key, err := readSealKey(v.sealKey)
-	if errors.Is(err, fs.ErrNotExist) && v.sealKey == filepath.Join(dir, sealKeyName) {
+	if errors.Is(err, fs.ErrNotExist) && v.ownSealKey {
 		key, err = v.createSealKey()
 	}
-	return v, v.use(key, err)
+	if err := v.use(key, err); err != nil {
+		return nil, err
+	}
+	if err := v.promote(); err != nil {
+		return nil, fmt.Errorf("finish the change of the sealing key: %w", err)
+	}
+	return v, nil
 }
 
 // Look opens the vault below dir to read keys, and makes neither the folder nor the sealing key.
@@ -69,11 +80,7 @@ func (v *Vault) use(key []byte, err error) error {
 	if err != nil {
 		return fmt.Errorf("key that seals other keys: %w", err)
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return err
-	}
-	v.aead, err = cipher.NewGCM(block)
+	v.aead, err = newAEAD(key)
 	return err
 }
 
@@ -133,20 +140,19 @@ func (v *Vault) path(id []byte, suffix string) string {
 
 // Stage writes a sealed key that counts only after Settle.
 func (v *Vault) Stage(id, plain []byte) error {
-	nonce := make([]byte, v.aead.NonceSize())
-	if _, err := rand.Read(nonce); err != nil {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	text, err := seal(v.aead, id, plain)
+	if err != nil {
 		return err
 	}
-	text := pem.EncodeToMemory(&pem.Block{
-		Type:    sealedType,
-		Headers: map[string]string{"Cipher": "AES-256-GCM", "Key-Id": hex.EncodeToString(id)},
-		Bytes:   v.aead.Seal(nonce, nonce, plain, id),
-	})
 	return atomicfile.Write(v.path(id, stagedSuffix), text, 0o600)
 }
 
 // Settle makes a staged key the one in use. It may be repeated.
 func (v *Vault) Settle(id []byte) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	failpoint.Here("vault.staged")
 	err := os.Rename(v.path(id, stagedSuffix), v.path(id, sealedSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -160,19 +166,7 @@ func (v *Vault) Settle(id []byte) error {
 
 // Open unseals a key. The error is fs.ErrNotExist when this member does not hold it.
 func (v *Vault) Open(id []byte) ([]byte, error) {
-	path := v.path(id, sealedSuffix)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != sealedType || len(block.Bytes) < v.aead.NonceSize() {
-		return nil, fmt.Errorf("%s is damaged: restore it from a backup", path)
-	}
-	nonce, sealed := block.Bytes[:v.aead.NonceSize()], block.Bytes[v.aead.NonceSize():]
-	plain, err := v.aead.Open(nil, nonce, sealed, id)
-	if err != nil {
-		return nil, fmt.Errorf("%s cannot be opened with %s: it was sealed with another key, or one of the two is damaged: restore both from one backup", path, v.sealKey)
-	}
-	return plain, nil
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return unseal(v.aead, v.path(id, sealedSuffix), id, v.sealKey)
 }
