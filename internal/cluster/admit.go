@@ -134,7 +134,9 @@ func (c *Cluster) admit(ctx context.Context, q joinRequest) (answer joinAnswer, 
 		}
 	}
 	// The record comes before the answer: a token that was told to be good is used.
-	if err := c.append(ctx, draft{kindTokenUsed, q.Token, tokenUsedRecord{ID: q.Token, Origin: q.Origin}}, draft{kindMember, q.Name, memberRecord{member}}); err != nil {
+	err = c.append(ctx, draft{kindTokenUsed, q.Token, tokenUsedRecord{ID: q.Token, Origin: q.Origin}}, draft{kindMember, q.Name, memberRecord{member}},
+		draft{kindMemberKey, q.Name, memberKeyRecord{Origin: q.Origin, Key: memberKey(cert)}})
+	if err != nil {
 		return joinAnswer{}, fmt.Errorf("record the new member: %w", err)
 	}
 	failpoint.Here("cluster.admitted")

@@ -99,7 +99,7 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*Clus
 		return nil, err
 	}
 	if c.Founded() {
-		if err := c.ensureCertificate(); err != nil {
+		if err := errors.Join(c.ensureCertificate(), c.announceKey(ctx)); err != nil {
 			return nil, err
 		}
 	}
@@ -171,7 +171,7 @@ func (c *Cluster) Found(ctx context.Context, site, address string) error {
 	if err != nil {
 		return fmt.Errorf("found a troupe: %w", err)
 	}
-	if err := c.ensureCertificate(); err != nil {
+	if err := errors.Join(c.ensureCertificate(), c.announceKey(ctx)); err != nil {
 		return err
 	}
 	c.log.InfoContext(ctx, "troupe founded", "site", self.Site, "address", self.Address)
@@ -225,6 +225,9 @@ func (c *Cluster) Remove(ctx context.Context, name string) (Member, error) {
 	}
 	return Member{}, fault.New(fault.NotFound, "no member is called %s; there are: %s", name, strings.Join(names, ", "))
 }
+
+// Reseal seals the keys of the troupe that this member holds under another sealing key; see [vault.Vault.Reseal].
+func (c *Cluster) Reseal(keyFile string) (pending bool, err error) { return c.vault.Reseal(keyFile) }
 
 func (c *Cluster) isRemoved(o journal.Origin) bool {
 	c.mu.Lock()
@@ -304,7 +307,7 @@ func (c *Cluster) ClientTLS(origin journal.Origin) *tls.Config {
 // check returns the member whom certificates belong to.
 func (c *Cluster) check(certs []*x509.Certificate, usage x509.ExtKeyUsage) (journal.Origin, error) {
 	c.mu.Lock()
-	founded := c.state.founded
+	founded, strangers := c.state.founded, len(c.state.members) == 0 // a machine that joins knows nobody yet
 	c.mu.Unlock()
 	if founded == nil || len(certs) == 0 {
 		return "", errors.New("no certificate of a member")
@@ -322,5 +325,26 @@ func (c *Cluster) check(certs []*x509.Certificate, usage x509.ExtKeyUsage) (jour
 	if c.isRemoved(origin) {
 		return "", fmt.Errorf("member %s was removed from this troupe", certs[0].Subject.CommonName)
 	}
+	if !strangers {
+		if err := c.checkKey(origin, certs[0]); err != nil {
+			return "", err
+		}
+	}
 	return origin, nil
+}
+
+// checkKey holds that a certificate is for the key that this member is known by. The infrastructure CA's signature is not enough:
+// its key lies on every member, and one of them may have been stolen.
+func (c *Cluster) checkKey(origin journal.Origin, cert *x509.Certificate) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, known := c.state.members[origin]
+	keys, told := c.state.keys[origin]
+	switch {
+	case !known:
+		return fmt.Errorf("nobody has told here of the member %s of the certificate: if it has just joined, it is let in when this member has heard of it", cert.Subject.CommonName)
+	case told && !keys.has(memberKey(cert)):
+		return fmt.Errorf("the certificate of member %s is not for the key that it is known by", cert.Subject.CommonName)
+	}
+	return nil // a member that has told no key is of a version before there were any
 }

@@ -3,7 +3,14 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -320,5 +327,56 @@ func TestADamagedCertificateIsMadeAgain(t *testing.T) {
 		if err := again.own.Load().Leaf.CheckSignatureFrom(b.state.founded.cert); err != nil {
 			t.Errorf("%s: the new certificate is not of the infrastructure CA: %v", name, err)
 		}
+	}
+}
+
+// TestTheKeyOfTheInfrastructureAloneOpensNothing has a thief with the infrastructure CA's key, from the disk of a member that was
+// removed: the thief certifies whatever it likes, and even was a member for a while.
+func TestTheKeyOfTheInfrastructureAloneOpensNothing(t *testing.T) {
+	a := newBench(t)
+	thief := openJournal(t)
+	joined, err := a.join(t, t.TempDir(), thief, Options{Name: "thief"}, a.token(t, TokenRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forge := func(name string, origin journal.Origin) *tls.Config {
+		t.Helper()
+		cert, err := a.certifyMember(a.state.founded, Member{Name: name, Origin: origin}, key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}}}
+	}
+	// While it is a member it claims its own key for the first one, too.
+	sum := sha256.Sum256(forge("a", "x").Certificates[0].Leaf.RawSubjectPublicKeyInfo)
+	body, err := json.Marshal(memberKeyRecord{Origin: a.j.Origin(), Key: hex.EncodeToString(sum[:])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.mu.Lock()
+	err = a.state.fold(journal.Record{Origin: thief.Origin(), Kind: kindMemberKey, Time: a.state.members[a.j.Origin()].at + 1<<40, Body: body})
+	a.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := greet(t.Context(), a.addr, joined.TLS); err != nil {
+		t.Errorf("a member is refused: %v", err)
+	}
+	if _, err := a.Remove(t.Context(), "thief"); err != nil {
+		t.Fatal(err)
+	}
+	for what, conf := range map[string]*tls.Config{
+		"in the name of the first member": forge("a", a.j.Origin()), "in its own": forge("thief", thief.Origin()), "in a new name": forge("fresh", "nobody"), "as it was": joined.TLS,
+	} {
+		if said, err := greet(t.Context(), a.addr, conf); err == nil {
+			t.Errorf("%s the thief is served: %q", what, said)
+		}
+	}
+	if _, err := a.check([]*x509.Certificate{forge("a", a.j.Origin()).Certificates[0].Leaf}, x509.ExtKeyUsageServerAuth); err == nil || !strings.Contains(err.Error(), "not for the key") {
+		t.Errorf("a forged server: %v", err)
 	}
 }

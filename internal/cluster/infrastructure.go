@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -137,7 +139,7 @@ func (c *Cluster) ensureCertificate() error {
 		c.own.Store(pair)
 		return nil
 	}
-	renewed, err := c.makeCertificate(f)
+	renewed, err := c.makeCertificate(f, pair)
 	switch {
 	case err == nil:
 		c.own.Store(renewed)
@@ -150,10 +152,17 @@ func (c *Cluster) ensureCertificate() error {
 	return nil
 }
 
-func (c *Cluster) makeCertificate(f *founded) (*tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
+// makeCertificate makes the certificate of this member. A renewed one is for the same key, by which the others know it.
+func (c *Cluster) makeCertificate(f *founded, before *tls.Certificate) (*tls.Certificate, error) {
+	var key *ecdsa.PrivateKey
+	if before != nil {
+		key, _ = before.PrivateKey.(*ecdsa.PrivateKey)
+	}
+	if key == nil {
+		var err error
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return nil, err
+		}
 	}
 	cert, err := c.certifyMember(f, c.self().Member, key.Public())
 	if err != nil {
@@ -163,6 +172,27 @@ func (c *Cluster) makeCertificate(f *founded) (*tls.Certificate, error) {
 		return nil, err
 	}
 	return c.loadCertificate(f)
+}
+
+// memberKey is how records name the key of a certificate.
+func memberKey(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// announceKey records the key of this member, unless it has done so.
+func (c *Cluster) announceKey(ctx context.Context) error {
+	key, origin := memberKey(c.own.Load().Leaf), c.j.Origin()
+	c.mu.Lock()
+	told := c.state.keys[origin].own[key]
+	c.mu.Unlock()
+	if told {
+		return nil
+	}
+	if err := c.append(ctx, draft{kindMemberKey, c.o.Name, memberKeyRecord{Origin: origin, Key: key}}); err != nil {
+		return fmt.Errorf("record the key of this member: %w", err)
+	}
+	return nil
 }
 
 // saveCertificate seals the key before the certificate that needs it is there.

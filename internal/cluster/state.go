@@ -20,6 +20,7 @@ const (
 	kindPrefix       = "troupe."
 	kindFounded      = "troupe.founded"
 	kindMember       = "troupe.member"
+	kindMemberKey    = "troupe.member-key"
 	kindRemoved      = "troupe.removed"
 	kindToken        = "troupe.token"
 	kindTokenUsed    = "troupe.token-used"
@@ -42,6 +43,11 @@ type memberRecord struct{ Member }
 
 func (m memberRecord) equal(n memberRecord) bool {
 	return m.Origin == n.Origin && m.Name == n.Name && m.Site == n.Site && m.Address == n.Address && m.Version == n.Version && slices.Equal(m.Roles, n.Roles)
+}
+
+type memberKeyRecord struct {
+	Origin journal.Origin `json:"origin"`
+	Key    string         `json:"key"` // SHA-256 of the public key with which that member proves itself, hex
 }
 
 type removedRecord struct {
@@ -71,6 +77,7 @@ type state struct {
 	positions map[journal.Origin]uint64
 	founded   *founded
 	members   map[journal.Origin]said
+	keys      map[journal.Origin]memberKeys
 	removed   map[journal.Origin]bool
 	tokens    map[string]tokenRecord
 	used      map[string]map[journal.Origin]bool // by token
@@ -94,8 +101,41 @@ type said struct {
 	by journal.Origin // whose record it is: its own, or of who admitted it
 }
 
+// memberKeys are the keys of a member. What others say of them counts only until it has spoken itself: whoever admits a member names
+// its key, and nobody can give it another one afterwards.
+type memberKeys struct {
+	own    map[string]bool
+	spoken journal.Time // the first word of its own
+	told   []toldKey
+}
+
+type toldKey struct {
+	key string
+	at  journal.Time
+}
+
+func (k memberKeys) add(r journal.Record, m memberKeyRecord) memberKeys {
+	if r.Origin != m.Origin {
+		k.told = append(k.told, toldKey{m.Key, r.Time})
+		return k
+	}
+	if k.own == nil {
+		k.own = map[string]bool{}
+	}
+	k.own[m.Key] = true
+	if k.spoken == 0 || r.Time < k.spoken {
+		k.spoken = r.Time
+	}
+	return k
+}
+
+func (k memberKeys) has(key string) bool {
+	return k.own[key] || slices.ContainsFunc(k.told, func(t toldKey) bool { return t.key == key && (k.spoken == 0 || t.at < k.spoken) })
+}
+
 func newState() state {
 	return state{
+		keys:      map[journal.Origin]memberKeys{},
 		positions: map[journal.Origin]uint64{}, members: map[journal.Origin]said{}, removed: map[journal.Origin]bool{},
 		tokens: map[string]tokenRecord{}, used: map[string]map[journal.Origin]bool{}, revoked: map[string]bool{},
 	}
@@ -153,6 +193,8 @@ func (s *state) fold(r journal.Record) error {
 			}
 			return nil
 		})
+	case kindMemberKey:
+		return decode(r, func(m memberKeyRecord) error { s.keys[m.Origin] = s.keys[m.Origin].add(r, m); return nil })
 	case kindRemoved:
 		return decode(r, func(m removedRecord) error { s.removed[m.Origin] = true; return nil })
 	case kindToken:
