@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"troupe/internal/fault"
@@ -42,7 +44,7 @@ func (a *Authority) UpdateCRLs(ctx context.Context, text []byte) error {
 		return err
 	}
 	var drafts []journal.Draft
-	for _, der := range s.ancestors {
+	for _, der := range slices.Concat(slices.Collect(maps.Values(s.ancestors))...) {
 		have, err := x509.ParseRevocationList(der)
 		if err != nil {
 			return fmt.Errorf("parse stored revocation list: %w", err)
@@ -51,7 +53,7 @@ func (a *Authority) UpdateCRLs(ctx context.Context, text []byte) error {
 		if err != nil {
 			return err
 		}
-		if err := a.checkList(s.issuer, newest); err != nil {
+		if err := a.checkList(s.trust, newest); err != nil {
 			return err
 		}
 		if bytes.Equal(newest.Raw, have.Raw) {
@@ -112,7 +114,7 @@ func newestList(have *x509.RevocationList, incoming []*x509.RevocationList) (*x5
 }
 
 // checkList refuses a list that would make agents refuse every server.
-func (a *Authority) checkList(i *issuer, l *x509.RevocationList) error {
+func (a *Authority) checkList(t *trust, l *x509.RevocationList) error {
 	deltaCRL := knownOIDs().deltaCRL
 	for _, e := range l.Extensions {
 		if e.Id.Equal(deltaCRL) {
@@ -123,9 +125,13 @@ func (a *Authority) checkList(i *issuer, l *x509.RevocationList) error {
 		return fault.New(fault.Invalid, "Invalid certs and/or CRLs: %s", fmt.Sprintf(format, args...))
 	}
 	var signer *x509.Certificate
-	for _, c := range i.ancestors() {
-		if bytes.Equal(c.SubjectKeyId, l.AuthorityKeyId) {
-			signer = c
+	var bundle []*x509.Certificate
+	for _, i := range t.all {
+		bundle = append(bundle, i.bundle...)
+		for _, c := range i.ancestors() {
+			if bytes.Equal(c.SubjectKeyId, l.AuthorityKeyId) {
+				signer = c
+			}
 		}
 	}
 	switch {
@@ -139,7 +145,7 @@ func (a *Authority) checkList(i *issuer, l *x509.RevocationList) error {
 		return invalid("the list of %s begins only at %s", l.Issuer.CommonName, timeText(l.ThisUpdate))
 	}
 	for _, e := range l.RevokedCertificateEntries {
-		for _, c := range i.bundle {
+		for _, c := range bundle {
 			if SameName(c.RawIssuer, l.RawIssuer) && c.SerialNumber.Cmp(e.SerialNumber) == 0 {
 				return invalid("the list of %s revokes %s, under which every agent would be shut out", l.Issuer.CommonName, c.Subject.CommonName)
 			}

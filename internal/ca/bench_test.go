@@ -18,7 +18,7 @@ const benchSize = 100_000
 // fillBench writes many certificates of one key, a tenth of them revoked.
 func fillBench(b *testing.B, a *bench) {
 	b.Helper()
-	i := a.issuer.Load()
+	i := a.trust.Load().force
 	key, err := newKey(EC256)
 	if err != nil {
 		b.Fatal(err)

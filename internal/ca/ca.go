@@ -19,11 +19,8 @@ package ca
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -47,6 +44,8 @@ type Options struct {
 	// Copied returns nil when another member has the record of that number, too. What it does not have in time counts all the
 	// same: this member says so in its log. nil means that there is no other member.
 	Copied func(ctx context.Context, number uint64) error
+	// Members returns the members that may sign, this one among them. nil means that there is no other.
+	Members func() []journal.Origin
 
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // nil discards
@@ -72,8 +71,10 @@ type Authority struct {
 	suspects suspects
 	hands    chan struct{} // one token for each policy executable that may run
 
-	issuer  atomic.Pointer[issuer]
+	trust   atomic.Pointer[trust]
 	revoked revokedSet
+	known   knownCerts
+	seen    sightings
 
 	crlMu      sync.Mutex                // held while a list is signed
 	crl        atomic.Pointer[published] // nil when something changed
@@ -127,9 +128,12 @@ func open(ctx context.Context, dir string, j *journal.Journal, o Options) (*Auth
 
 // begin loads the issuer, or makes one when this is a new installation.
 func (a *Authority) begin(ctx context.Context) error {
-	known, err := a.loadIssuer(ctx)
-	if err != nil || known {
+	known, err := a.loadTrust(ctx)
+	if err != nil {
 		return err
+	}
+	if known {
+		return a.loadSeen(ctx)
 	}
 	if err := a.refuseOrphans(); err != nil {
 		return err
@@ -204,6 +208,9 @@ func (a *Authority) Run(ctx context.Context) error {
 		if err := a.settleConflicts(ctx); err != nil && ctx.Err() == nil {
 			a.log.ErrorContext(ctx, "look for names that two members have signed", telemetry.KeyErr, err)
 		}
+		if err := a.advance(ctx); err != nil && ctx.Err() == nil {
+			a.log.ErrorContext(ctx, "go on with the roll-over of the issuer", telemetry.KeyErr, err)
+		}
 		if err := a.refreshCRLs(ctx); err != nil && ctx.Err() == nil {
 			a.log.ErrorContext(ctx, "renew revocation lists", telemetry.KeyErr, err)
 		}
@@ -211,6 +218,7 @@ func (a *Authority) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-a.seen.news():
 		case <-tick.C:
 		}
 	}
@@ -237,9 +245,13 @@ func (a *Authority) learn(ctx context.Context, l learned) error {
 		a.generation++
 		a.crl.Store(nil)
 	}
-	if l.setup && a.issuer.Load() != nil {
-		_, err := a.loadIssuer(ctx)
-		return err
+	if l.setup && a.trust.Load() != nil {
+		if _, err := a.loadTrust(ctx); err != nil {
+			return err
+		}
+	}
+	if t := a.trust.Load(); t != nil && len(l.seen) > 0 {
+		a.seen.learn(t.force.id, l.seen)
 	}
 	return nil
 }
@@ -274,74 +286,4 @@ func (a *Authority) awaitCopy(ctx context.Context, r journal.Record) {
 		a.log.WarnContext(ctx, "no other member has this record yet: if this machine is lost before one has, so is the record",
 			"kind", r.Kind, "key", r.Key, "number", r.Number, telemetry.KeyErr, err)
 	}
-}
-
-// Keys returns the keys of the authority that this member holds, PEM by key id in hex, for a new member that is to sign, too.
-func (a *Authority) Keys() (map[string][]byte, error) {
-	keys := map[string][]byte{}
-	for _, cert := range a.issuer.Load().bundle {
-		plain, err := a.vault.Open(cert.SubjectKeyId)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		keys[hex.EncodeToString(cert.SubjectKeyId)] = plain
-	}
-	return keys, nil
-}
-
-// TakeKeys seals keys that another member gave, below the folder of an authority that is not open. They count when the journal
-// tells what they are for.
-func TakeKeys(dir, sealKey string, keys map[string][]byte) error {
-	v, err := vault.Open(dir, sealKey)
-	if err != nil {
-		return err
-	}
-	for id, plain := range keys {
-		raw, err := checkKey(id, plain)
-		if err != nil {
-			return err
-		}
-		if err := v.Stage(raw, plain); err != nil {
-			return fmt.Errorf("seal key: %w", err)
-		}
-	}
-	return nil
-}
-
-// CheckKeys says whether keys are such as [Authority.Keys] returns.
-func CheckKeys(keys map[string][]byte) error {
-	for id, plain := range keys {
-		if _, err := checkKey(id, plain); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func checkKey(id string, plain []byte) (raw []byte, err error) {
-	if raw, err = hex.DecodeString(id); err != nil {
-		return nil, fmt.Errorf("id of a key: %w", err)
-	}
-	_, err = parseKey(plain)
-	return raw, err
-}
-
-// Bundle returns the certificates that agents must trust, as PEM. The bytes stay
-// the same as long as the issuer does: agents may pin their sum (ca_fingerprint).
-func (a *Authority) Bundle() []byte { return a.issuer.Load().bundlePEM }
-
-// Pool returns the certificates that issue clients: the issuer's own, without
-// those above it.
-func (a *Authority) Pool() *x509.CertPool { return a.issuer.Load().pool }
-
-// Issuer returns the certificate that signs agents.
-func (a *Authority) Issuer() *x509.Certificate { return a.issuer.Load().cert }
-
-// Revoked reports whether cert is revoked. It takes no lock, so that every
-// request can ask.
-func (a *Authority) Revoked(cert *x509.Certificate) bool {
-	return a.revoked.has(cert, a.issuer.Load().cert.RawSubject)
 }

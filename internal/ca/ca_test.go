@@ -450,7 +450,7 @@ func TestARootIsNotTrustedForClients(t *testing.T) {
 	o := testOptions()
 	o.Hierarchy = Intermediate
 	b := newBench(t, o)
-	root := b.issuer.Load().ancestors()[0]
+	root := b.trust.Load().force.ancestors()[0]
 	key, err := b.key(root.SubjectKeyId)
 	if err != nil {
 		t.Fatal(err)

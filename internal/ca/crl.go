@@ -42,8 +42,8 @@ const (
 // A revokedSet holds the revoked serials of this process: sets that requests ask
 // without a lock, and the lines of the issuer's list in their order.
 type revokedSet struct {
-	own     sync.Map // serial → struct{}, of the issuer's certificates
-	foreign sync.Map // issuer's name and serial → struct{}, of certificates above the issuer
+	own     sync.Map // serial → struct{}, of the issuers' certificates
+	foreign sync.Map // issuer's name and serial → struct{}, of certificates above the issuers
 
 	mu      sync.Mutex
 	entries []entry // by serial
@@ -58,9 +58,9 @@ type entry struct {
 	der    []byte
 }
 
-func (s *revokedSet) has(cert *x509.Certificate, issuer []byte) bool {
+func (s *revokedSet) has(cert *x509.Certificate, issuers []*issuer) bool {
 	serial := serialText(cert.SerialNumber)
-	if SameName(cert.RawIssuer, issuer) {
+	if slices.ContainsFunc(issuers, func(i *issuer) bool { return SameName(cert.RawIssuer, i.cert.RawSubject) }) {
 		_, ok := s.own.Load(serial)
 		return ok
 	}
@@ -261,12 +261,19 @@ func foreignRevocations(list *x509.RevocationList) []revocation {
 // published is one answer to agents, kept until something changes.
 type published struct {
 	pem       []byte
-	own       crlSpec
+	own       crlSpec   // the first list that was signed here
+	ends      []listEnd // of the issuers' lists
 	ancestors []*x509.RevocationList
 }
 
-// CRLs returns the revocation lists of every certificate in the bundle, as PEM,
-// the issuer's first. When they cannot be signed now, it returns those that were
+// A listEnd says when the list of an issuer ends.
+type listEnd struct {
+	issuer     string
+	nextUpdate time.Time
+}
+
+// CRLs returns the revocation lists of every certificate in the bundle, as PEM, in
+// its order. When they cannot be signed now, it returns those that were
 // signed last and the log has the cause; nil means that there never were any.
 func (a *Authority) CRLs() []byte {
 	p := a.current()
@@ -323,10 +330,10 @@ func (a *Authority) lists(ctx context.Context) (*published, error) {
 // A listSnapshot is what the lists of one moment are made from.
 type listSnapshot struct {
 	generation uint64
-	issuer     *issuer
+	trust      *trust
 	latest     journal.Time
 	lines      []entry
-	ancestors  [][]byte
+	ancestors  map[*issuer][][]byte
 }
 
 // snapshot reads tables and memory while nothing is folded, so that a number
@@ -334,45 +341,71 @@ type listSnapshot struct {
 func (a *Authority) snapshot(ctx context.Context) (listSnapshot, error) {
 	a.db.mu.Lock()
 	defer a.db.mu.Unlock()
-	s := listSnapshot{generation: a.generation, issuer: a.issuer.Load(), lines: a.revoked.lines()}
-	if s.issuer.key == nil {
+	s := listSnapshot{generation: a.generation, trust: a.trust.Load(), lines: a.revoked.lines(), ancestors: map[*issuer][][]byte{}}
+	if s.trust.signer() == nil {
 		return s, fault.New(fault.Unavailable, "This member does not hold the key of the certificate authority")
 	}
 	if err := a.db.read.QueryRowContext(ctx, "SELECT time FROM latest").Scan(&s.latest); err != nil {
 		return s, fmt.Errorf("read time of the newest change: %w", err)
 	}
-	for _, c := range s.issuer.ancestors() {
-		var der []byte
-		err := a.db.read.QueryRowContext(ctx, "SELECT crl FROM ancestor WHERE key = ?", hex.EncodeToString(c.SubjectKeyId)).Scan(&der)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
+	for _, i := range s.trust.all {
+		for _, c := range i.ancestors() {
+			var der []byte
+			err := a.db.read.QueryRowContext(ctx, "SELECT crl FROM ancestor WHERE key = ?", hex.EncodeToString(c.SubjectKeyId)).Scan(&der)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return s, fmt.Errorf("read revocation list of %s: %w", c.Subject.CommonName, err)
+			}
+			s.ancestors[i] = append(s.ancestors[i], der)
 		}
-		if err != nil {
-			return s, fmt.Errorf("read revocation list of %s: %w", c.Subject.CommonName, err)
-		}
-		s.ancestors = append(s.ancestors, der)
 	}
 	return s, nil
 }
 
+// publish makes the lists in the order of the bundle: an agent that keeps only the first block of each has a pair that fits.
 func (s listSnapshot) publish() (*published, error) {
-	i := s.issuer
-	spec := crlSpec{issuer: i.cert.RawSubject, keyID: i.cert.SubjectKeyId, number: i.floor.numberAt(s.latest), thisUpdate: i.floor.dateAt(s.latest), entries: s.lines}
-	spec.nextUpdate = spec.thisUpdate.Add(listLifetime)
-	own, err := spec.sign(i.key)
-	if err != nil {
-		return nil, err
-	}
-	p := &published{pem: listPEM(own), own: spec}
-	for _, der := range s.ancestors {
-		list, err := x509.ParseRevocationList(der)
-		if err != nil {
-			return nil, err
+	p := &published{}
+	for _, i := range s.trust.all {
+		if err := s.publishIssuer(p, i); err != nil {
+			return nil, fmt.Errorf("list of %s: %w", i.cert.Subject.CommonName, err)
 		}
-		p.pem = append(p.pem, listPEM(der)...)
-		p.ancestors = append(p.ancestors, list)
+		for _, der := range s.ancestors[i] {
+			list, err := x509.ParseRevocationList(der)
+			if err != nil {
+				return nil, err
+			}
+			p.pem = append(p.pem, listPEM(der)...)
+			p.ancestors = append(p.ancestors, list)
+		}
 	}
 	return p, nil
+}
+
+func (s listSnapshot) publishIssuer(p *published, i *issuer) error {
+	if i.key == nil {
+		// Agents refuse what an issuer has signed when they know it without a list: better the list with which it began than none.
+		list, err := x509.ParseRevocationList(i.list)
+		if err != nil {
+			return err
+		}
+		p.pem, p.ends = append(p.pem, listPEM(i.list)...), append(p.ends, listEnd{i.cert.Subject.CommonName, list.NextUpdate})
+		return nil
+	}
+	// Every revoked serial stands in the list of every issuer: which of them gave it a certificate may not be known yet, and no
+	// number is used twice.
+	spec := crlSpec{issuer: i.cert.RawSubject, keyID: i.cert.SubjectKeyId, number: i.floor.numberAt(s.latest), thisUpdate: i.floor.dateAt(s.latest), entries: s.lines}
+	spec.nextUpdate = spec.thisUpdate.Add(listLifetime)
+	der, err := spec.sign(i.key)
+	if err != nil {
+		return err
+	}
+	if p.own.number == nil {
+		p.own = spec
+	}
+	p.pem, p.ends = append(p.pem, listPEM(der)...), append(p.ends, listEnd{i.cert.Subject.CommonName, spec.nextUpdate})
+	return nil
 }
 
 func listPEM(der []byte) []byte {
@@ -401,8 +434,8 @@ func (f crlFloor) dateAt(at journal.Time) time.Time {
 // refreshCRLs signs lists again before they grow old: the issuer's each month,
 // and the root's when its key is here.
 func (a *Authority) refreshCRLs(ctx context.Context) error {
-	i := a.issuer.Load()
-	if i.key == nil {
+	i := a.trust.Load().signer()
+	if i == nil {
 		return nil
 	}
 	p, err := a.lists(ctx)

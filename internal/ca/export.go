@@ -29,7 +29,11 @@ const (
 // Export writes the authority into a new or empty folder. The folder then holds
 // the issuer's key in the clear.
 func (a *Authority) Export(ctx context.Context, folder string) error {
-	i := a.issuer.Load()
+	t := a.trust.Load()
+	if t.open() {
+		return fault.New(fault.Conflict, "A roll-over of the issuer is going on, and puppetserver knows one issuer only: finish it first (troupe ca rollover status)")
+	}
+	i := t.force
 	if i.key == nil {
 		return fault.New(fault.Unavailable, "This member does not hold the key of the certificate authority; export on one that does")
 	}
@@ -39,7 +43,7 @@ func (a *Authority) Export(ctx context.Context, folder string) error {
 	if err := emptyFolder(folder); err != nil {
 		return err
 	}
-	e := &export{a: a, folder: folder}
+	e := &export{a: a, i: i, folder: folder}
 	for _, step := range []func(context.Context) error{e.folders, e.authority, e.lists, e.certificates, e.requests, e.inventory} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("export to %s: %w", folder, err)
@@ -62,6 +66,7 @@ func emptyFolder(folder string) error {
 
 type export struct {
 	a      *Authority
+	i      *issuer
 	folder string
 }
 
@@ -85,7 +90,7 @@ func (e *export) folders(context.Context) error {
 // authority writes key and bundle. Where the issuer has two certificates the one
 // by the root is written: a puppetserver wants a chain.
 func (e *export) authority(context.Context) error {
-	i := e.a.issuer.Load()
+	i := e.i
 	key, err := encodeKey(i.key)
 	if err != nil {
 		return err
@@ -95,7 +100,7 @@ func (e *export) authority(context.Context) error {
 		return err
 	}
 	bundle := i.bundlePEM
-	if i.cross != nil {
+	if i.cross != nil && i.from == "" {
 		bundle = certificatePEM(i.cross.Raw)
 		for _, c := range i.ancestors() {
 			bundle = append(bundle, certificatePEM(c.Raw)...)
@@ -113,7 +118,7 @@ func (e *export) lists(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	infra := e.a.issuer.Load().infra
+	infra := e.i.infra
 	return errors.Join(
 		e.write(fileCRL, p.pem, modePublic),
 		e.write(fileInfraCRL, p.pem, modePublic),
@@ -181,7 +186,7 @@ func (e *export) inventory(ctx context.Context) error {
 			next.Add(serial, big.NewInt(1))
 		}
 	}
-	i := e.a.issuer.Load()
+	i := e.i
 	for _, c := range i.bundle {
 		fmt.Fprintln(&text, inventoryLine{c.SerialNumber, c.NotBefore, c.NotAfter, c.Subject.CommonName})
 		if bytes.Equal(c.RawIssuer, i.cert.RawSubject) {

@@ -22,7 +22,8 @@ import (
 
 // learned is what a fold changed that this process keeps in memory.
 type learned struct {
-	setup   bool         // another issuer may be in force
+	setup   bool         // other issuers may count
+	seen    []seenRecord // agents that were met during a roll-over
 	lists   bool         // a revocation list is no longer what it was
 	revoked []revocation // serials that are revoked
 
@@ -56,6 +57,10 @@ func (f *fold) apply(ctx context.Context, r journal.Record) error {
 		return decodeAnd(ctx, r, f.ancestor)
 	case kindRenewed:
 		f.changesList(r)
+	case kindRollover:
+		return f.rollover(ctx, r)
+	case kindSeen:
+		return decodeAnd(ctx, r, f.saw)
 	}
 	return nil
 }
@@ -79,6 +84,24 @@ func (f *fold) setup(ctx context.Context, r journal.Record) error {
 	f.learned.setup = true
 	f.changesList(r)
 	return f.exec(ctx, "INSERT OR IGNORE INTO setup (time, origin, body) VALUES (?, ?, ?)", r.Time, r.Origin, r.Body)
+}
+
+func (f *fold) rollover(ctx context.Context, r journal.Record) error {
+	f.learned.setup = true
+	f.changesList(r)
+	return f.exec(ctx, "INSERT OR IGNORE INTO rollover (time, origin, body) VALUES (?, ?, ?)", r.Time, r.Origin, r.Body)
+}
+
+func (f *fold) saw(ctx context.Context, _ journal.Record, s seenRecord) error {
+	f.learned.seen = append(f.learned.seen, s)
+	for i, names := range [][]string{s.Names, s.Accepts} {
+		for _, name := range names {
+			if err := f.exec(ctx, "INSERT OR IGNORE INTO seen (key, accepts, name) VALUES (?, ?, ?)", s.Key, i, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f *fold) request(ctx context.Context, r journal.Record, q requestRecord) error {
@@ -112,6 +135,7 @@ func (f *fold) done(ctx context.Context, ids []string) error {
 
 func (f *fold) issued(ctx context.Context, r journal.Record, i issuedRecord) error {
 	var der, prefix, suffix []byte
+	var by string
 	serial := i.Serial
 	if len(i.DER) > 0 {
 		cert, err := x509.ParseCertificate(i.DER)
@@ -120,6 +144,7 @@ func (f *fold) issued(ctx context.Context, r journal.Record, i issuedRecord) err
 		}
 		der, serial, i.NotBefore, i.NotAfter = i.DER, serialText(cert.SerialNumber), cert.NotBefore, cert.NotAfter
 		prefix, suffix = certificateStatus(i.Certname, cert).render()
+		by = hex.EncodeToString(cert.AuthorityKeyId)
 	}
 	f.names = append(f.names, i.Certname)
 	if r.Origin != f.self {
@@ -127,11 +152,11 @@ func (f *fold) issued(ctx context.Context, r journal.Record, i issuedRecord) err
 	}
 
 	// A certificate beats a line of an inventory; of two records the earlier one stays.
-	err := f.exec(ctx, `INSERT INTO cert (serial, name, time, origin, not_before, not_after, der, prefix, suffix, cleaned, revoked, current)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, EXISTS (SELECT 1 FROM cleaned WHERE serial = ?1), EXISTS (SELECT 1 FROM revoked WHERE serial = ?1), 0)
-		ON CONFLICT (serial) DO UPDATE SET name = ?2, time = ?3, origin = ?4, not_before = ?5, not_after = ?6, der = ?7, prefix = ?8, suffix = ?9
+	err := f.exec(ctx, `INSERT INTO cert (serial, name, time, origin, not_before, not_after, der, prefix, suffix, issuer, cleaned, revoked, current)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, EXISTS (SELECT 1 FROM cleaned WHERE serial = ?1), EXISTS (SELECT 1 FROM revoked WHERE serial = ?1), 0)
+		ON CONFLICT (serial) DO UPDATE SET name = ?2, time = ?3, origin = ?4, not_before = ?5, not_after = ?6, der = ?7, prefix = ?8, suffix = ?9, issuer = ?10
 		WHERE (?7 IS NOT NULL AND der IS NULL) OR ((?7 IS NULL) = (der IS NULL) AND (?3, ?4) < (time, origin))`,
-		serial, i.Certname, r.Time, r.Origin, i.NotBefore.Unix(), i.NotAfter.Unix(), der, notNil(prefix), notNil(suffix))
+		serial, i.Certname, r.Time, r.Origin, i.NotBefore.Unix(), i.NotAfter.Unix(), der, notNil(prefix), notNil(suffix), by)
 	if err != nil {
 		return err
 	}

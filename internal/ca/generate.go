@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,7 +48,7 @@ func (a *Authority) Generate(ctx context.Context, g GenerateRequest) (keyPEM, ce
 	if err := a.checkDuplicate(ctx, a.policy.Load(), name); err != nil {
 		return nil, nil, fault.Wrap(fault.Conflict, err, "%s", fault.Message(err))
 	}
-	key, der, err := a.generate(ctx, g)
+	key, der, err := a.generate(ctx, nil, g)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -55,7 +56,7 @@ func (a *Authority) Generate(ctx context.Context, g GenerateRequest) (keyPEM, ce
 	return keyPEM, certificatePEM(der), err
 }
 
-func (a *Authority) generate(ctx context.Context, g GenerateRequest) (key crypto.Signer, der []byte, err error) {
+func (a *Authority) generate(ctx context.Context, by *issuer, g GenerateRequest) (key crypto.Signer, der []byte, err error) {
 	if g.TTL == 0 {
 		g.TTL = a.policy.Load().TTL
 	}
@@ -72,7 +73,7 @@ func (a *Authority) generate(ctx context.Context, g GenerateRequest) (key crypto
 	if key, err = newKey(g.KeyType); err != nil {
 		return nil, nil, err
 	}
-	w := issuing{name: g.Certname, publicKey: key.Public(), ttl: g.TTL, altNames: names.with(string(g.Certname))}
+	w := issuing{name: g.Certname, publicKey: key.Public(), ttl: g.TTL, altNames: names.with(string(g.Certname)), by: by}
 	w.extensions, err = grantedExtensions(g.Extensions, g.Client)
 	if err != nil {
 		return nil, nil, err
@@ -127,15 +128,25 @@ func (a *Authority) ServerCertificate(ctx context.Context, q ServerRequest) (*tl
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read server certificate %s: %w; remove the file to get a new one", path, err)
 	}
-	if err == nil && a.serves(have.Leaf, names.with(string(certname)), q) && sameExtensions(have.Leaf.Extensions, extensions) {
+	show := a.trust.Load().shown
+	if show.key == nil {
+		show = a.trust.Load().signer()
+	}
+	if err == nil && a.serves(show, have.Leaf, names.with(string(certname)), q) && sameExtensions(have.Leaf.Extensions, extensions) {
+		a.Seen(have.Leaf, nil)
 		return &have, nil
 	}
-	return a.newServerCertificate(ctx, path, GenerateRequest{Certname: certname, AltNames: q.AltNames, TTL: q.TTL, Client: q.Client, KeyType: q.KeyType, Extensions: q.Extensions})
+	return a.newServerCertificate(ctx, show, path, GenerateRequest{Certname: certname, AltNames: q.AltNames, TTL: q.TTL, Client: q.Client, KeyType: q.KeyType, Extensions: q.Extensions})
 }
 
-func (a *Authority) serves(cert *x509.Certificate, names altNames, q ServerRequest) bool {
-	issuer := a.issuer.Load().cert
-	if a.Revoked(cert) || cert.NotAfter.Sub(a.now()) < q.RenewBefore || cert.CheckSignatureFrom(issuer) != nil {
+// serves reports whether a certificate is what a server is to show. Where the key of the issuer to be shown has not come yet, any
+// that counts will do: the member must go on.
+func (a *Authority) serves(show *issuer, cert *x509.Certificate, names altNames, q ServerRequest) bool {
+	t := a.trust.Load()
+	if a.Revoked(cert) || cert.NotAfter.Sub(a.now()) < q.RenewBefore {
+		return false
+	}
+	if by := t.by(hex.EncodeToString(cert.AuthorityKeyId)); by == nil || cert.CheckSignatureFrom(by.cert) != nil || by != show && show == t.shown {
 		return false
 	}
 	if typeOf(cert.PublicKey) != q.KeyType {
@@ -145,8 +156,11 @@ func (a *Authority) serves(cert *x509.Certificate, names altNames, q ServerReque
 	return !slices.ContainsFunc(names.list(), func(n string) bool { return !slices.Contains(have, n) })
 }
 
-func (a *Authority) newServerCertificate(ctx context.Context, path string, g GenerateRequest) (*tls.Certificate, error) {
-	key, der, err := a.generate(ctx, g)
+func (a *Authority) newServerCertificate(ctx context.Context, by *issuer, path string, g GenerateRequest) (*tls.Certificate, error) {
+	if by == nil {
+		return nil, errNoKey()
+	}
+	key, der, err := a.generate(ctx, by, g)
 	if err != nil {
 		return nil, fmt.Errorf("make server certificate: %w", err)
 	}
@@ -154,7 +168,7 @@ func (a *Authority) newServerCertificate(ctx context.Context, path string, g Gen
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range append([][]byte{der}, a.issuer.Load().chain()...) {
+	for _, c := range append([][]byte{der}, by.chain()...) {
 		text = append(text, certificatePEM(c)...)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -167,5 +181,6 @@ func (a *Authority) newServerCertificate(ctx context.Context, path string, g Gen
 	if err != nil {
 		return nil, fmt.Errorf("load server certificate: %w", err)
 	}
+	a.Seen(cert.Leaf, nil)
 	return &cert, nil
 }

@@ -110,10 +110,10 @@ func openEmpty(ctx context.Context, dir string, j *journal.Journal, o Options) (
 	if err != nil {
 		return nil, err
 	}
-	known, err := a.loadIssuer(ctx)
+	known, err := a.loadTrust(ctx)
 	if err == nil && known {
 		err = fault.New(fault.Conflict, "%s already holds the certificate authority %q, whose certificates would become invalid. "+
-			"To replace it, begin with an empty data folder.", dir, a.issuer.Load().cert.Subject.CommonName)
+			"To replace it, begin with an empty data folder.", dir, a.trust.Load().force.cert.Subject.CommonName)
 	}
 	if err == nil {
 		err = a.refuseOrphans()

@@ -6,13 +6,10 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
-	"database/sql"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"os"
 	"slices"
@@ -54,14 +51,24 @@ func ParseHierarchy(s string) (Hierarchy, error) {
 
 // An issuer is what signs agents, and the certificates around it. It is immutable.
 type issuer struct {
+	id        string              // subject key identifier, hex
+	from      string              // id of the one that it follows; empty for the first
 	cert      *x509.Certificate   // published first
 	key       crypto.Signer       // nil on a member that does not hold it
-	bundle    []*x509.Certificate // what agents get
-	cross     *x509.Certificate   // the issuer's other certificate, or nil
+	bundle    []*x509.Certificate // what agents get of it
+	cross     *x509.Certificate   // the issuer's other certificate, by its root or by the issuer before it, or nil
 	bundlePEM []byte
-	pool      *x509.CertPool
+	list      []byte // DER of its first revocation list, for members without the key; nil for the first issuer
 	floor     crlFloor
 	infra     string
+}
+
+// own are the certificates of the issuing key.
+func (i *issuer) own() []*x509.Certificate {
+	if i.cross != nil {
+		return []*x509.Certificate{i.cert, i.cross}
+	}
+	return []*x509.Certificate{i.cert}
 }
 
 // crlFloor is what an imported list had: later ones must be newer.
@@ -99,43 +106,7 @@ func isRSA(key crypto.Signer) bool {
 	return ok
 }
 
-// loadIssuer takes the newest setup into force. It reports false when there is none.
-func (a *Authority) loadIssuer(ctx context.Context) (bool, error) {
-	var at journal.Time
-	var body []byte
-	err := a.db.write.QueryRowContext(ctx, "SELECT time, body FROM setup ORDER BY time DESC, origin DESC LIMIT 1").Scan(&at, &body)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read setup of the certificate authority: %w", err)
-	}
-	var s setupRecord
-	if err := json.Unmarshal(body, &s); err != nil {
-		return false, fmt.Errorf("decode setup of the certificate authority: %w", err)
-	}
-	i, err := newIssuer(s, at)
-	if err != nil {
-		return false, fmt.Errorf("read setup of the certificate authority: %w", err)
-	}
-	if err := a.settleAll(i); err != nil {
-		return false, err
-	}
-	i.key, err = a.key(i.cert.SubjectKeyId)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	if i.key == nil {
-		a.log.WarnContext(ctx, "this member does not hold the key of the certificate authority: it cannot sign or revoke", "key", s.Key)
-	}
-	if i.key != nil && !samePublicKey(i.cert.PublicKey, i.key.Public()) {
-		return false, fmt.Errorf("key %s does not belong to the certificate of the authority: restore the folder from one backup", s.Key)
-	}
-	a.issuer.Store(i)
-	a.crl.Store(nil)
-	return true, nil
-}
-
+// newIssuer reads a setup.
 func newIssuer(s setupRecord, at journal.Time) (*issuer, error) {
 	bundle, err := parseCertificates([]byte(s.Bundle))
 	if err != nil {
@@ -144,17 +115,13 @@ func newIssuer(s setupRecord, at journal.Time) (*issuer, error) {
 	if len(bundle) == 0 {
 		return nil, errors.New("the bundle is empty")
 	}
-	i := &issuer{cert: bundle[0], bundle: bundle, bundlePEM: []byte(s.Bundle), pool: x509.NewCertPool(), infra: s.Infra}
-	// Only the issuer is trusted for clients, not what stands above it: a root may
-	// have issued other authorities, whose certificates are no agents.
-	i.pool.AddCert(i.cert)
+	i := &issuer{id: hex.EncodeToString(bundle[0].SubjectKeyId), cert: bundle[0], bundle: bundle, bundlePEM: []byte(s.Bundle), infra: s.Infra}
 	if s.Cross != "" {
 		cross, err := parseCertificates([]byte(s.Cross))
 		if err != nil || len(cross) != 1 {
 			return nil, fmt.Errorf("the cross certificate is unreadable: %w", err)
 		}
 		i.cross = cross[0]
-		i.pool.AddCert(i.cross)
 	}
 	if s.CRLNumber != "" {
 		n, ok := new(big.Int).SetString(s.CRLNumber, 10)
@@ -211,7 +178,7 @@ func (a *Authority) create(ctx context.Context) error {
 	if err := a.adopt(ctx, made); err != nil {
 		return err
 	}
-	i := a.issuer.Load()
+	i := a.trust.Load().force
 	a.log.InfoContext(ctx, "certificate authority created", "name", plan.name, "hierarchy", string(plan.hierarchy),
 		"key_type", string(plan.keyType), "not_after", i.cert.NotAfter)
 	return nil
@@ -255,7 +222,7 @@ func (a *Authority) adopt(ctx context.Context, f foundation) error {
 	if err := a.append(ctx, append(drafts, d)...); err != nil {
 		return fmt.Errorf("record the authority: %w", err)
 	}
-	known, err := a.loadIssuer(ctx)
+	known, err := a.loadTrust(ctx)
 	if err == nil && !known {
 		err = errors.New("the authority is not in the journal that has just recorded it")
 	}

@@ -22,7 +22,7 @@ import (
 
 const (
 	projectionName    = "ca.db"
-	projectionVersion = 2 // raise it with every change of the schema or of the fold
+	projectionVersion = 3 // raise it with every change of the schema or of the fold
 )
 
 const projectionSchema = `
@@ -40,6 +40,22 @@ CREATE TABLE setup (
 	PRIMARY KEY (time, origin)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE rollover (
+	time   INTEGER NOT NULL,
+	origin TEXT NOT NULL,
+	body   BLOB NOT NULL,
+	sum INTEGER NOT NULL AS (troupe_sum(time, origin, body)) STORED,
+	PRIMARY KEY (time, origin)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE seen (
+	key     TEXT NOT NULL,                -- of an issuer that followed another
+	accepts INTEGER NOT NULL,             -- 0: it came with a certificate of it; 1: it went on when a server showed one
+	name    TEXT NOT NULL,                -- certname
+	sum INTEGER NOT NULL AS (troupe_sum(key, accepts, name)) STORED,
+	PRIMARY KEY (key, accepts, name)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE cert (
 	serial     TEXT PRIMARY KEY,          -- hex; the unique index over serial numbers
 	name       TEXT NOT NULL,
@@ -50,10 +66,11 @@ CREATE TABLE cert (
 	der        BLOB,                      -- NULL when only an inventory tells of it
 	prefix     BLOB NOT NULL,             -- its status as JSON, before and after the state
 	suffix     BLOB NOT NULL,
+	issuer     TEXT NOT NULL,             -- authority key identifier, hex; empty when nothing tells it
 	cleaned    INTEGER NOT NULL,          -- 1 when its serial is in the table of that name
 	revoked    INTEGER NOT NULL,          -- likewise
 	current    INTEGER NOT NULL,
-	sum INTEGER NOT NULL AS (troupe_sum(serial, name, time, origin, not_before, not_after, der, prefix, suffix, cleaned, revoked, current)) STORED
+	sum INTEGER NOT NULL AS (troupe_sum(serial, name, time, origin, not_before, not_after, der, prefix, suffix, issuer, cleaned, revoked, current)) STORED
 ) STRICT;
 CREATE INDEX cert_name ON cert (name);
 CREATE INDEX cert_current ON cert (name) WHERE current = 1;

@@ -139,15 +139,18 @@ type Expirations struct {
 // the later in the bundle stays, as in puppetserver's maps.
 func (a *Authority) Expirations() Expirations {
 	e := Expirations{CACerts: map[string]string{}, CRLs: map[string]string{}}
-	i := a.issuer.Load()
-	for _, c := range i.bundle {
-		e.CACerts[c.Subject.CommonName] = timeText(c.NotAfter)
+	for _, i := range a.trust.Load().all {
+		for _, c := range i.bundle {
+			e.CACerts[c.Subject.CommonName] = timeText(c.NotAfter)
+		}
 	}
 	p := a.current()
 	if p == nil {
 		return e
 	}
-	e.CRLs[i.cert.Subject.CommonName] = timeText(p.own.nextUpdate)
+	for _, end := range p.ends {
+		e.CRLs[end.issuer] = timeText(end.nextUpdate)
+	}
 	for _, l := range p.ancestors {
 		e.CRLs[l.Issuer.CommonName] = timeText(l.NextUpdate)
 	}

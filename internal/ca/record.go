@@ -21,7 +21,9 @@ const (
 	kindRevoked  = "ca.revoked"         // serial numbers were revoked
 	kindCleaned  = "ca.cleaned"         // certificates were removed from the lists
 	kindAncestor = "ca.ancestor-crl"    // a revocation list of a certificate above the issuer
-	kindRenewed  = "ca.crl-renewed"     // the issuer's list was signed again without a change
+	kindRenewed  = "ca.crl-renewed"     // the issuers' lists were signed again without a change
+	kindRollover = "ca.rollover"        // a step from one issuer to the next
+	kindSeen     = "ca.seen"            // agents were met that have, or accept, certificates of the new issuer
 )
 
 // kinds are those that this program folds.
@@ -39,6 +41,48 @@ type setupRecord struct {
 	CRLNumber string    `json:"crl_number,omitempty"` // of the imported list; decimal
 	CRLTime   time.Time `json:"crl_time,omitzero"`    // thisUpdate of the imported list
 	Infra     string    `json:"infra,omitempty"`      // infra_inventory.txt of an imported folder
+}
+
+// The steps of a roll-over. Each may be recorded by any member, and any of them may be known before the others.
+const (
+	stepBegin  = "begin"  // a new issuer exists
+	stepReady  = "ready"  // the member that writes it holds the new key
+	stepSign   = "sign"   // every member does: the new issuer signs
+	stepShow   = "show"   // servers show certificates of the new issuer
+	stepHide   = "hide"   // they show those of the old one again
+	stepFinish = "finish" // other issuers are retired
+	stepCancel = "cancel" // the new issuer is given up
+)
+
+type rolloverRecord struct {
+	Step    string   `json:"step"`
+	Key     string   `json:"key"`               // subject key identifier of the new issuer, hex
+	From    string   `json:"from,omitempty"`    // begin: that of the old one
+	Cert    string   `json:"cert,omitempty"`    // begin: PEM, self-signed
+	Cross   string   `json:"cross,omitempty"`   // begin: PEM of the new issuer's certificate by the old one
+	List    []byte   `json:"list,omitempty"`    // begin: DER of the new issuer's first revocation list
+	Retired []string `json:"retired,omitempty"` // finish: key identifiers
+	Stolen  []string `json:"stolen,omitempty"`  // begin, finish: issuers whose keys somebody else has
+}
+
+// issuer reads what a roll-over made.
+func (r *rolloverRecord) issuer() (*issuer, error) {
+	i, err := newIssuer(setupRecord{Key: r.Key, Bundle: r.Cert, Cross: r.Cross}, 0)
+	if err != nil {
+		return nil, err
+	}
+	if i.id != r.Key {
+		return nil, fmt.Errorf("the record is about issuer %s, but has the certificate of %s", r.Key, i.id)
+	}
+	i.from, i.list = r.From, r.List
+	return i, nil
+}
+
+// A seenRecord names agents that were met during a roll-over.
+type seenRecord struct {
+	Key     string   `json:"key"`               // of the new issuer
+	Names   []string `json:"names,omitempty"`   // they came with a certificate of it
+	Accepts []string `json:"accepts,omitempty"` // they went on when a server showed one
 }
 
 type requestRecord struct {

@@ -1,10 +1,10 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -25,8 +25,8 @@ func (a *Authority) Renew(ctx context.Context, cert *x509.Certificate) ([]byte, 
 	if cert == nil {
 		return nil, fault.New(fault.Invalid, "No valid certificate found in renewal request")
 	}
-	i := a.issuer.Load()
-	if len(cert.AuthorityKeyId) == 0 || !bytes.Equal(cert.AuthorityKeyId, i.cert.SubjectKeyId) || a.Revoked(cert) {
+	// Also what an issuer before signed: the renewed certificate is of the one that signs now.
+	if a.trust.Load().by(hex.EncodeToString(cert.AuthorityKeyId)) == nil || a.Revoked(cert) {
 		return nil, fault.New(fault.Denied, "Certificate present, but does not match signature")
 	}
 	name, err := puppet.ParseCertname(cert.Subject.CommonName)
@@ -73,11 +73,15 @@ func (a *Authority) Reissue(ctx context.Context, name puppet.Certname, ttl time.
 
 // reissue signs what a certificate says again. The name must be locked.
 func (a *Authority) reissue(ctx context.Context, name puppet.Certname, cert *x509.Certificate, ttl time.Duration) ([]byte, error) {
-	extensions, err := renewedExtensions(a.issuer.Load(), cert)
+	by := a.trust.Load().signer()
+	if by == nil {
+		return nil, errNoKey()
+	}
+	extensions, err := renewedExtensions(by, cert)
 	if err != nil {
 		return nil, err
 	}
-	der, err := a.issue(ctx, issuing{name: name, publicKey: cert.PublicKey, ttl: ttl, exact: extensions, subject: cert.RawSubject})
+	der, err := a.issue(ctx, issuing{name: name, publicKey: cert.PublicKey, ttl: ttl, exact: extensions, subject: cert.RawSubject, by: by})
 	if err != nil {
 		return nil, err
 	}

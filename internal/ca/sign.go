@@ -135,14 +135,18 @@ type issuing struct {
 	extensions []pkix.Extension // requested ones
 	exact      []pkix.Extension // when set: all extensions, in place of the profile
 	subject    []byte           // DER; when empty the common name alone
+	by         *issuer          // nil means the one that signs now
 }
 
 // issue signs a certificate and returns it when its record is durable. The name
 // must be locked.
 func (a *Authority) issue(ctx context.Context, w issuing) (der []byte, err error) {
-	i := a.issuer.Load()
-	if i.key == nil {
-		return nil, fault.New(fault.Unavailable, "This member does not hold the key of the certificate authority; sign on one that does")
+	i := w.by
+	if i == nil {
+		i = a.trust.Load().signer()
+	}
+	if i == nil {
+		return nil, errNoKey()
 	}
 	spec := certificateSpec{subject: w.subject, publicKey: w.publicKey, extensions: w.exact}
 	spec.notBefore, spec.notAfter = validity(a.now(), w.ttl)
@@ -190,4 +194,8 @@ func (a *Authority) freeSerial(ctx context.Context) (*big.Int, error) {
 			return n, nil
 		}
 	}
+}
+
+func errNoKey() error {
+	return fault.New(fault.Unavailable, "This member does not hold the key of the certificate authority; sign on one that does")
 }
