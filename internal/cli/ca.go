@@ -26,6 +26,7 @@ func newCA(c *common) *cobra.Command {
 		newCAEach(c, "revoke", "Revoke certificates; their connections are refused at once", "Certificate for %s has been revoked", (*adminapi.Client).Revoke),
 		newCAEach(c, "clean", "Revoke certificates and forget them and their requests", "Cleaned files related to %s", (*adminapi.Client).Clean),
 		newCAGenerate(c), newCARenew(c), newCAExpirations(c), newCAConflicts(c), newCASetup(c), newCAImport(c), newCAExport(c),
+		newCARollover(c), newCAReseal(c),
 	)
 }
 

@@ -25,9 +25,9 @@ const maxKnown = 50_000
 // a certificate is revoked is not its business: that is asked at every handshake and
 // every request.
 type clients struct {
-	pool   func() *x509.CertPool    // the issuers of now; another one when they change
-	issuer func() *x509.Certificate // the one that signs; its name is looked for in other encodings too
-	now    func() time.Time
+	pool    func() *x509.CertPool      // the issuers of now; another one when they change
+	issuers func() []*x509.Certificate // likewise; their names are looked for in other encodings too
+	now     func() time.Time
 
 	mu    sync.Mutex
 	under *x509.CertPool // the issuers that verified those who are known
@@ -81,13 +81,16 @@ func (c *clients) chains(shown []*x509.Certificate) ([][]*x509.Certificate, erro
 // underOurName lets Go find the issuer of a certificate that has its name in another
 // encoding: it looks for the bytes. The signature covers what was sent.
 func (c *clients) underOurName(shown []*x509.Certificate) []*x509.Certificate {
-	name := c.issuer().RawSubject
-	if bytes.Equal(shown[0].RawIssuer, name) || !ca.SameName(shown[0].RawIssuer, name) {
-		return shown
+	for _, issuer := range c.issuers() {
+		name := issuer.RawSubject
+		if bytes.Equal(shown[0].RawIssuer, name) || !ca.SameName(shown[0].RawIssuer, name) {
+			continue
+		}
+		leaf := *shown[0] // crypto/tls shares the certificates of a client among its connections
+		leaf.RawIssuer = name
+		return append([]*x509.Certificate{&leaf}, shown[1:]...)
 	}
-	leaf := *shown[0] // crypto/tls shares the certificates of a client among its connections
-	leaf.RawIssuer = name
-	return append([]*x509.Certificate{&leaf}, shown[1:]...)
+	return shown
 }
 
 func verifyClient(shown []*x509.Certificate, pool *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {

@@ -57,7 +57,7 @@ func authority(c *x509.Certificate) {
 
 func plain(*x509.Certificate) {}
 
-func (i issuer) is() *x509.Certificate { return i.cert }
+func (i issuer) is() []*x509.Certificate { return []*x509.Certificate{i.cert} }
 
 func poolOf(all ...issuer) *x509.CertPool {
 	p := x509.NewCertPool()
@@ -83,7 +83,7 @@ func TestKnownClientsAreVerifiedLikeNewOnes(t *testing.T) {
 	}
 	now := noon
 	pool := poolOf(root)
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuer: root.is, now: func() time.Time { return now }}
+	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return now }}
 	accepted, refused := 0, 0
 	for _, at := range []time.Duration{0, 0, 40 * time.Minute, 0, 2 * time.Hour, -2 * time.Hour, 0, 500 * 24 * time.Hour, 0} {
 		now = noon.Add(at)
@@ -116,7 +116,7 @@ func TestClientsAreKnownUnderTheirIssuersOnly(t *testing.T) {
 	one, two := issuer{}.issue(t, authority), issuer{}.issue(t, authority)
 	agent := []*x509.Certificate{one.issue(t, plain).cert}
 	pool := poolOf(one)
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuer: one.is, now: func() time.Time { return noon }}
+	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: one.is, now: func() time.Time { return noon }}
 	for i, tt := range []struct {
 		pool *x509.CertPool
 		want bool
@@ -140,7 +140,7 @@ func TestTheIssuersNameMayHaveAnotherEncoding(t *testing.T) {
 	if bytes.Equal(agent.RawIssuer, root.cert.RawSubject) {
 		t.Fatal("both names have one encoding")
 	}
-	c := &clients{pool: func() *x509.CertPool { return poolOf(root) }, issuer: root.is, now: func() time.Time { return noon }}
+	c := &clients{pool: func() *x509.CertPool { return poolOf(root) }, issuers: root.is, now: func() time.Time { return noon }}
 	if _, err := c.chains([]*x509.Certificate{agent}); err != nil {
 		t.Errorf("an agent of this authority: %v", err)
 	}
@@ -172,7 +172,7 @@ func TestRequestsOfCertificatesThatEndedAreStrangers(t *testing.T) {
 	root := issuer{}.issue(t, authority)
 	agent := root.issue(t, plain).cert
 	pool, now := poolOf(root), noon
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuer: root.is, now: func() time.Time { return now }}
+	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return now }}
 	var got [][]*x509.Certificate
 	h := c.identified(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.TLS.VerifiedChains }))
 	for _, tt := range []struct {
@@ -195,7 +195,7 @@ func TestRequestsOfCertificatesThatEndedAreStrangers(t *testing.T) {
 func BenchmarkClient(b *testing.B) {
 	root := issuer{}.issue(b, authority)
 	shown, pool := []*x509.Certificate{root.issue(b, plain).cert}, poolOf(root)
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuer: root.is, now: func() time.Time { return noon }}
+	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return noon }}
 	for name, verify := range map[string]func() error{
 		"known": func() error { _, err := c.chains(shown); return err },
 		"new":   func() error { _, err := verifyClient(shown, pool, noon); return err },

@@ -83,7 +83,7 @@ func cipherSuites(names []string) []uint16 {
 }
 
 func newFront(authority *ca.Authority, cert *tls.Certificate, listener net.Listener, l frontLimits, log *slog.Logger) *front {
-	f := &front{authority: authority, clients: &clients{pool: authority.Pool, issuer: authority.Issuer, now: time.Now}, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
+	f := &front{authority: authority, clients: &clients{pool: authority.Pool, issuers: authority.Issuers, now: time.Now}, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
 	f.cert.Store(cert)
 	f.http = &http.Server{
 		ReadHeaderTimeout: l.header,
@@ -204,9 +204,15 @@ func (f *front) admit(cs tls.ConnectionState) error {
 	}
 	for _, chain := range chains {
 		if f.authority.Revoked(chain[0]) {
-			return fmt.Errorf("certificate %s of %q is revoked", serial(chain[0]), chain[0].Subject.CommonName)
+			return fmt.Errorf("certificate %s of %q is revoked, or is of a stolen issuer and unknown here", serial(chain[0]), chain[0].Subject.CommonName)
 		}
 	}
+	// Whoever sends a certificate has accepted ours; who resumes a session has not looked at it.
+	shown := f.cert.Load().Leaf
+	if cs.DidResume {
+		shown = nil
+	}
+	f.authority.Seen(chains[0][0], shown)
 	return nil
 }
 

@@ -34,7 +34,7 @@ func storeOptions(cfg *config.Config, m *member) store.Options {
 func caOptions(cfg *config.Config, m *member) ca.Options {
 	return ca.Options{
 		Name:    cmp.Or(cfg.CA.Name, "Puppet CA: "+cfg.Certname), // as puppetserver names it
-		KeyType: ca.KeyType(cfg.CA.KeyType), Copied: m.copied, Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg, m), Log: m.log,
+		KeyType: ca.KeyType(cfg.CA.KeyType), Copied: m.copied, Members: m.signers, Hierarchy: ca.Hierarchy(cfg.CA.Hierarchy), Policy: caPolicy(cfg, m), Log: m.log,
 	}
 }
 

@@ -123,6 +123,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		stage{"deploy", m.deploy.Run, 5 * time.Second},
 		stage{"snapshot", m.runSnapshot, 5 * time.Second},
 		stage{"introductions", m.runIntroductions, 5 * time.Second},
+		stage{"issuers", m.runIssuers, 5 * time.Second},
 		stage{"admin", m.runAdmin, 15 * time.Second},
 		stage{"backups", m.runBackups, 15 * time.Second},
 		stage{"reload", m.runReload, 5 * time.Second},
