@@ -34,11 +34,11 @@ func keys() Keys { return Keys{Passphrase: passphrase} }
 type bench struct {
 	Member
 
-	t            *testing.T
+	t            testing.TB
 	environments string
 }
 
-func newBench(t *testing.T, data string) *bench {
+func newBench(t testing.TB, data string) *bench {
 	t.Helper()
 	b := &bench{t: t, environments: filepath.Join(data, "code", "environments")}
 	b.Member = Member{Name: "puppet.example.test", Site: "east", Version: "test", Data: data, Busy: make(chan struct{}, 1)}
@@ -132,13 +132,13 @@ func (b *bench) mustBackUp(p Place) Info {
 }
 
 // place is an empty folder for backups.
-func place(t *testing.T) folder {
+func place(t testing.TB) folder {
 	t.Helper()
 	return folder{filepath.Join(t.TempDir(), "backups")}
 }
 
 // target is an empty member.
-func target(t *testing.T) Target {
+func target(t testing.TB) Target {
 	t.Helper()
 	data := t.TempDir()
 	j, err := journal.Open(filepath.Join(data, "journal"), journal.Options{})
