@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"troupe/internal/backup"
 	"troupe/internal/ca"
 	"troupe/internal/cluster"
@@ -54,6 +56,9 @@ func Restore(ctx context.Context, cfg *config.Config, o Options, q RestoreReques
 	if err := emptyForRestore(cfg.Data, troupe); err != nil {
 		return r, err
 	}
+	if err := roomForRestore(cfg.Data, q.Info.Summary); err != nil {
+		return r, err
+	}
 	if err := os.MkdirAll(cfg.Data, 0o711); err != nil { //nolint:gosec // workers of another user read snapshots below it
 		return r, fmt.Errorf("create the data folder: %w", err)
 	}
@@ -89,6 +94,27 @@ func Restore(ctx context.Context, cfg *config.Config, o Options, q RestoreReques
 		r.Self = &back.Self
 	}
 	return r, nil
+}
+
+// spareRoom is what a member needs besides: projections, and the logs of SQLite.
+const spareRoom = 16 << 20
+
+// roomForRestore finds out beforehand whether the disk of a folder, which need not exist, can hold a backup.
+func roomForRestore(dir string, s backup.Summary) error {
+	var st unix.Statfs_t
+	err := unix.Statfs(dir, &st)
+	for errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		err = unix.Statfs(dir, &st)
+	}
+	if err != nil {
+		return fmt.Errorf("look at the disk of %s: %w", dir, err)
+	}
+	free, need := int64(st.Bavail)*st.Bsize, s.Bytes+s.Bytes/4+spareRoom
+	if free < need {
+		return fault.New(fault.Unavailable, "the disk of %s has %d MiB free, and the restore needs about %d MiB: make room, or restore into another --data folder", dir, free>>20, need>>20)
+	}
+	return nil
 }
 
 func notNil[T any](s []T) []T {
