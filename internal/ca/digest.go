@@ -29,12 +29,14 @@ func digested() []string {
 		"SELECT id FROM done ORDER BY id",
 		"SELECT key, number, crl FROM ancestor ORDER BY key",
 		"SELECT time FROM latest",
+		"SELECT time, origin, body FROM rollover ORDER BY time, origin",
+		"SELECT key, accepts, name FROM seen ORDER BY key, accepts, name",
 	}
 }
 
 // tables are all that the projection has.
 func tables() []string {
-	return []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest"}
+	return []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest", "rollover", "seen"}
 }
 
 // projectionFormat is PRAGMA user_version. It depends on the kinds of records that are known: an older program has stepped over

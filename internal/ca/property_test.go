@@ -103,6 +103,10 @@ func (m material) draw(t *rapid.T, at journal.Time, by journal.Origin) journal.R
 		body = ancestorRecord{m.lists[i]}
 	case kindRenewed:
 		body = struct{}{}
+	case kindRollover:
+		body = rolloverRecord{Step: rapid.SampledFrom([]string{stepBegin, stepFinish}).Draw(t, "step"), Key: fmt.Sprint(i), From: "0", Retired: []string{fmt.Sprint(i)}}
+	case kindSeen:
+		body = seenRecord{Key: fmt.Sprint(i % 2), Names: []string{m.names[i]}, Accepts: []string{m.names[0]}}
 	default:
 		t.Fatalf("nothing draws a record of kind %s", r.Kind)
 	}

@@ -28,7 +28,7 @@ const (
 
 // kinds are those that this program folds.
 func kinds() []string {
-	return []string{kindSetup, kindRequest, kindDeleted, kindIssued, kindRevoked, kindCleaned, kindAncestor, kindRenewed}
+	return []string{kindSetup, kindRequest, kindDeleted, kindIssued, kindRevoked, kindCleaned, kindAncestor, kindRenewed, kindRollover, kindSeen}
 }
 
 // keyCA is the key of records that are about the authority, not about a certname.

@@ -33,12 +33,16 @@ func (s *state) digest() (journal.Digest, error) {
 		m.Self = false
 		members[o] = member{m.Member, m.at, m.by}
 	}
+	keys := map[journal.Origin][]string{}
+	for o, k := range s.keys {
+		keys[o] = k.effective()
+	}
 	var first foundedRecord
 	if s.founded != nil {
 		first = s.founded.foundedRecord
 	}
 	text, err := json.Marshal(map[string]any{ // which sorts keys
-		"founded": first, "members": members, "removed": s.removed, "tokens": s.tokens, "used": s.used, "revoked": s.revoked,
+		"founded": first, "members": members, "keys": keys, "removed": s.removed, "tokens": s.tokens, "used": s.used, "revoked": s.revoked,
 	})
 	if err != nil {
 		return journal.Digest{}, fmt.Errorf("sum what is known of the troupe: %w", err)

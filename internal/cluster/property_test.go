@@ -23,6 +23,8 @@ func drawRecord(t *rapid.T, at journal.Time, by journal.Origin, cas [][]byte) jo
 		body = foundedRecord{ID: []string{"x", "y"}[i], CA: cas[i]}
 	case kindMember:
 		body = memberRecord{Member{Origin: origin.Draw(t, "member"), Name: rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "name"), Site: rapid.SampledFrom([]string{"east", "west"}).Draw(t, "site"), Roles: []Role{RoleServer}}}
+	case kindMemberKey:
+		body = memberKeyRecord{Origin: origin.Draw(t, "member"), Key: rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key")}
 	case kindRemoved:
 		body = removedRecord{origin.Draw(t, "removed")}
 	case kindToken: // its id is random: there is one record for each

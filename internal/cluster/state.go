@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -31,7 +32,7 @@ const (
 
 // kinds are those that this program folds.
 func kinds() []string {
-	return []string{kindFounded, kindMember, kindRemoved, kindToken, kindTokenUsed, kindTokenRevoked}
+	return []string{kindFounded, kindMember, kindMemberKey, kindRemoved, kindToken, kindTokenUsed, kindTokenRevoked}
 }
 
 type foundedRecord struct {
@@ -131,6 +132,18 @@ func (k memberKeys) add(r journal.Record, m memberKeyRecord) memberKeys {
 
 func (k memberKeys) has(key string) bool {
 	return k.own[key] || slices.ContainsFunc(k.told, func(t toldKey) bool { return t.key == key && (k.spoken == 0 || t.at < k.spoken) })
+}
+
+// effective are the keys that count, sorted.
+func (k memberKeys) effective() []string {
+	all := slices.Collect(maps.Keys(k.own))
+	for _, t := range k.told {
+		if k.has(t.key) {
+			all = append(all, t.key)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func newState() state {
