@@ -316,6 +316,27 @@ func (a *acknowledged) check(t *testing.T, s *Sites, members ...*SiteMember) {
 	}
 }
 
+// withoutReportsThatWent takes the reports out of the ledger that a member does not have, and returns how many those are.
+func (a *acknowledged) withoutReportsThatWent(m *SiteMember) (gone int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	stored := map[string]bool{}
+	asked := map[string]bool{}
+	for id, certname := range a.reports {
+		if !asked[certname] {
+			asked[certname] = true
+			for _, r := range m.Reports(certname) {
+				stored[r.TransactionUUID] = true
+			}
+		}
+		if !stored[id] {
+			delete(a.reports, id)
+			gone++
+		}
+	}
+	return gone
+}
+
 // checkLists verifies what a member publishes with OpenSSL: list and certificates are of the same issuer, a certificate that was
 // revoked is refused, another is good.
 func (s *Sites) checkLists(t *testing.T, m *SiteMember) {
