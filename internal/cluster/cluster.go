@@ -74,6 +74,8 @@ type Cluster struct {
 	state   state
 	changed chan struct{}
 
+	certifying sync.Mutex // one certificate of this member at a time
+
 	admitting sync.Mutex // one admission at a time, so that a token is counted right
 	own       atomic.Pointer[tls.Certificate]
 	broken    error // of Look: why this member cannot prove itself
@@ -244,7 +246,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 		changed := c.j.Changed()
 		err := c.refresh(ctx)
 		if err == nil && c.Founded() {
-			err = c.ensureCertificate()
+			if err = c.ensureCertificate(); err == nil {
+				err = c.announceKey(ctx)
+			}
 		}
 		if gone := c.isRemoved(c.j.Origin()); gone && !told {
 			told = true

@@ -380,3 +380,34 @@ func TestTheKeyOfTheInfrastructureAloneOpensNothing(t *testing.T) {
 		t.Errorf("a forged server: %v", err)
 	}
 }
+
+// TestTheKeyOfAMemberStays founds while Run looks on, and loses the certificate afterwards: the others know one key only.
+func TestTheKeyOfAMemberStays(t *testing.T) {
+	dir, j := t.TempDir(), openJournal(t)
+	c, err := Open(t.Context(), dir, j, Options{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	err = c.Found(t.Context(), "", "")
+	stop()
+	if err := errors.Join(err, <-ended); err != nil {
+		t.Fatal(err)
+	}
+	key := memberKey(c.own.Load().Leaf)
+	if own := c.state.keys[j.Origin()].own; len(own) != 1 || !own[key] {
+		t.Errorf("the records have the keys %v, the member has %s", own, key)
+	}
+	if err := os.Remove(filepath.Join(dir, certificateName)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(t.Context(), dir, j, Options{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := memberKey(again.own.Load().Leaf); got != key {
+		t.Error("a member whose certificate was lost has another key")
+	}
+}

@@ -120,6 +120,8 @@ func parseIdentity(cert *x509.Certificate) (id string, o journal.Origin, err err
 
 // ensureCertificate loads this member's certificate, and makes or renews it where it holds the CA's key.
 func (c *Cluster) ensureCertificate() error {
+	c.certifying.Lock() // two keys at once, and the others would know the wrong one
+	defer c.certifying.Unlock()
 	c.mu.Lock()
 	f := c.state.founded
 	c.mu.Unlock()
@@ -159,6 +161,9 @@ func (c *Cluster) makeCertificate(f *founded, before *tls.Certificate) (*tls.Cer
 		key, _ = before.PrivateKey.(*ecdsa.PrivateKey)
 	}
 	if key == nil {
+		key = c.knownKey()
+	}
+	if key == nil {
 		var err error
 		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 			return nil, err
@@ -178,6 +183,37 @@ func (c *Cluster) makeCertificate(f *founded, before *tls.Certificate) (*tls.Cer
 func memberKey(cert *x509.Certificate) string {
 	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
+}
+
+// knownKey finds the key by which the others know this member, when its certificate is lost.
+func (c *Cluster) knownKey() *ecdsa.PrivateKey {
+	files, err := c.vault.Sealed()
+	if err != nil {
+		return nil
+	}
+	c.mu.Lock()
+	keys := c.state.keys[c.j.Origin()]
+	c.mu.Unlock()
+	for _, file := range files {
+		name, _, _ := strings.Cut(filepath.Base(file), ".")
+		id, err := hex.DecodeString(name)
+		if err != nil {
+			continue
+		}
+		plain, err := c.vault.Open(id)
+		if err != nil {
+			continue
+		}
+		key, err := parseKey(plain)
+		if err != nil {
+			continue
+		}
+		public, err := x509.MarshalPKIXPublicKey(key.Public())
+		if sum := sha256.Sum256(public); err == nil && keys.has(hex.EncodeToString(sum[:])) {
+			return key
+		}
+	}
+	return nil
 }
 
 // announceKey records the key of this member, unless it has done so.
