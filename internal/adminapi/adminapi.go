@@ -119,6 +119,7 @@ func (a *API) routes() map[string]handler {
 		"GET /v1/tokens":                   a.tokens,
 		"DELETE /v1/tokens/{id}":           a.revokeToken,
 		"DELETE /v1/members/{name}":        a.removeMember,
+		"POST /v1/members/{name}":          a.acceptMember,
 		"GET /v1/status":                   a.status,
 		"GET /v1/code":                     a.deployments,
 		"PUT /v1/code/{environment}":       a.deploy,

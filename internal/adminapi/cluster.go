@@ -100,10 +100,20 @@ func (c *Client) RemoveMember(ctx context.Context, name string) (m cluster.Membe
 	return m, c.call(ctx, http.MethodDelete, "/v1/members/"+name, nil, &m)
 }
 
+func (a *API) acceptMember(r *http.Request) (any, error) {
+	return a.m.Cluster.Accept(r.Context(), r.PathValue("name"))
+}
+
+// AcceptMember takes in a machine that waits, by name or origin.
+func (c *Client) AcceptMember(ctx context.Context, name string) (m cluster.Member, err error) {
+	return m, c.call(ctx, http.MethodPost, "/v1/members/"+name, nil, &m)
+}
+
 // Status is the troupe as this member sees it.
 type Status struct {
-	Founded bool           `json:"founded"`
-	Members []MemberStatus `json:"members"`
+	Founded bool                   `json:"founded"`
+	Members []MemberStatus         `json:"members"`
+	Waiting []cluster.Introduction `json:"waiting,omitempty"` // machines that want to be members, see AcceptMember
 }
 
 // MemberStatus is one member as this one sees it.
@@ -153,7 +163,7 @@ func (a *API) statusOf(ctx context.Context) (Status, error) {
 	if a.m.Heartbeats != nil {
 		heard = a.m.Heartbeats(ctx)
 	}
-	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}}
+	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}, Waiting: a.m.Cluster.Waiting()}
 	for _, m := range a.m.Cluster.Members() {
 		one := MemberStatus{Member: m, State: StateSelf, Heartbeat: heard[m.Origin]}
 		if m.Self {

@@ -236,6 +236,9 @@ func (c *common) printStatus(s adminapi.Status) error {
 				fmt.Fprintf(w, "\t\t\t\t%s\n", m.Error)
 			}
 		}
+		for _, m := range s.Waiting {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\twaits to be taken in: troupe accept %s\n", m.Site, m.Name, m.Address, m.Version, m.Name)
+		}
 	})
 }
 
@@ -253,6 +256,25 @@ func load(m adminapi.MemberStatus) string {
 		return fmt.Sprintf("%d of %d, %d wait", h.Busy, h.Workers, h.Waiting)
 	}
 	return fmt.Sprintf("%d of %d", h.Busy, h.Workers)
+}
+
+func newAccept(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "accept MEMBER", Short: "Take in a machine that came from a backup", Args: oneArg("machine, by name or origin"),
+		Long: "Take in a machine that was restored from a backup while this member lives: it shows a certificate of\n" +
+			"this troupe, but nobody has admitted it. `troupe status` lists those that wait. Accept only what you\n" +
+			"have restored yourself: whoever holds a stolen backup or disk could ask, too.",
+		Example: "  troupe accept puppet3.example.com",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withMember(cmd.Context(), func(m *adminapi.Client) error {
+				taken, err := m.AcceptMember(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return c.print(taken, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is a member of site %s.\n", taken.Name, taken.Site) })
+			})
+		},
+	}
 }
 
 func newRemove(c *common) *cobra.Command {

@@ -48,11 +48,12 @@ const (
 	maxName  = 255
 )
 
-// Handler serves the member port: anybody may try to join, the rest is for members.
+// Handler serves the member port: anybody may try to join, a machine with a certificate of the troupe may introduce itself, the
+// rest is for members.
 func (c *Cluster) Handler(members http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /cluster/v1/join", c.answerJoin)
-	mux.Handle("POST /cluster/v1/introduce", c.members(http.HandlerFunc(c.answerIntroduction)))
+	mux.HandleFunc("POST /cluster/v1/introduce", c.answerIntroduction)
 	mux.Handle("/", c.members(members))
 	return mux
 }

@@ -73,6 +73,7 @@ type Cluster struct {
 	mu      sync.Mutex // guards what follows
 	state   state
 	changed chan struct{}
+	waiting []Introduction // oldest first
 
 	certifying sync.Mutex // one certificate of this member at a time
 
@@ -276,7 +277,7 @@ func OriginOf(cs *tls.ConnectionState) (journal.Origin, bool) {
 }
 
 // ServerTLS is the configuration of the member port. A certificate is not required, since whoever joins has none; one that is
-// shown must be a member's.
+// shown must be a member's, or that of a machine of which nobody has told: it may introduce itself, see [Cluster.Handler].
 func (c *Cluster) ServerTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
@@ -287,9 +288,20 @@ func (c *Cluster) ServerTLS() *tls.Config {
 				return nil
 			}
 			_, err := c.check(cs.PeerCertificates, x509.ExtKeyUsageClientAuth)
+			if _, stranger := errors.AsType[*strangerError](err); stranger {
+				return nil
+			}
 			return err
 		},
 	}
+}
+
+// A strangerError is a certificate of this troupe for an origin that no record names.
+type strangerError struct{ name string }
+
+func (e *strangerError) Error() string {
+	return fmt.Sprintf("nobody has told here of the member %s: if it has just joined, it is let in when this member has heard of it; if it came from a backup, "+
+		"an operator has to take it in: troupe accept %[1]s", e.name)
 }
 
 // ClientTLS is the configuration of connections to a member: whoever answers must be that member.
@@ -346,7 +358,7 @@ func (c *Cluster) checkKey(origin journal.Origin, cert *x509.Certificate) error 
 	keys, told := c.state.keys[origin]
 	switch {
 	case !known:
-		return fmt.Errorf("nobody has told here of the member %s of the certificate: if it has just joined, it is let in when this member has heard of it", cert.Subject.CommonName)
+		return &strangerError{cert.Subject.CommonName}
 	case told && !keys.has(memberKey(cert)):
 		return fmt.Errorf("the certificate of member %s is not for the key that it is known by", cert.Subject.CommonName)
 	}

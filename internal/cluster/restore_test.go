@@ -63,15 +63,32 @@ func TestAMachineFromABackupIsTakenInByThoseWhoAreThere(t *testing.T) {
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: n.ClientTLS(b.j.Origin()), DisableKeepAlives: true}}
 	for range 2 {
-		if err := n.Introduce(t.Context(), client, "https://"+b.addr); err != nil {
-			t.Fatal(err)
+		if known, err := n.Introduce(t.Context(), client, "https://"+b.addr); known || err != nil {
+			t.Fatal("before anybody has taken it in: ", known, err)
+		}
+	}
+	if w := b.Waiting(); len(w) != 1 || w[0].Name != "n" || w[0].Origin != j.Origin() || len(b.Members()) != 1 {
+		t.Errorf("waiting: %+v", w)
+	}
+	if _, err := greet(t.Context(), b.addr, n.ClientTLS(b.j.Origin())); err == nil || !strings.Contains(err.Error(), "troupe accept n") {
+		t.Errorf("before that it is served: %v", err)
+	}
+	if _, err := b.Accept(t.Context(), "nobody"); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("accept of one that does not wait: %v", err)
+	}
+	if _, err := b.Accept(t.Context(), "n"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if known, err := n.Introduce(t.Context(), client, "https://"+b.addr); !known || err != nil {
+			t.Fatal(known, err)
 		}
 	}
 	if m := b.Members(); len(m) != 2 || m[1].Name != "n" || m[1].Site != "north" || m[1].Address != "127.0.0.1:1" || m[1].Origin != j.Origin() || m[1].Self {
 		t.Errorf("those who are there know %+v", m)
 	}
 	last, err := b.j.Last(t.Context(), b.j.Origin(), journal.State)
-	if err != nil || last != 3 { // founded, itself, the new one
+	if err != nil || last != 5 || len(b.Waiting()) != 0 { // founded, itself, its key, the new one, its key
 		t.Errorf("%d records, %v: a second introduction is no news", last, err)
 	}
 
@@ -93,7 +110,7 @@ func TestAMachineFromABackupIsTakenInByThoseWhoAreThere(t *testing.T) {
 	if _, err := b.Remove(t.Context(), "n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Introduce(t.Context(), client, "https://"+b.addr); err == nil {
+	if _, err := n.Introduce(t.Context(), client, "https://"+b.addr); err == nil {
 		t.Error("one that was removed is met again")
 	}
 }

@@ -165,12 +165,13 @@ const contentMost = 10 * time.Minute
 // introduceEvery is how often members that have not heard of this one are told.
 const introduceEvery = 5 * time.Second
 
-// runIntroductions tells every other member once who this one is: those who have not admitted it, since it came from a backup, would
-// never ask it for anything.
+// runIntroductions tells every other member who this one is until it is known there: those who have not admitted it, since it came
+// from a backup, would never ask it for anything.
 func (m *member) runIntroductions(ctx context.Context) error {
 	tick := time.NewTicker(introduceEvery)
 	defer tick.Stop()
 	told := map[journal.Origin]bool{}
+	asked := false
 	for {
 		peers, _ := m.peers()
 		for _, p := range peers {
@@ -178,9 +179,14 @@ func (m *member) runIntroductions(ctx context.Context) error {
 				continue
 			}
 			asker := m.dialPeer(p)
-			err := m.cluster.Introduce(ctx, asker.HTTP, asker.URL)
+			known, err := m.cluster.Introduce(ctx, asker.HTTP, asker.URL)
 			asker.HTTP.CloseIdleConnections()
-			if told[p.Origin] = err == nil; err != nil { // the carrier tells who cannot be reached
+			told[p.Origin] = known
+			if err == nil && !known && !asked {
+				asked = true
+				m.log.WarnContext(ctx, "this member came from a backup, and the others have not taken it in", "remedy", "on one of them: troupe accept "+m.cfg.Load().Certname, "asked", p.Name)
+			}
+			if err != nil { // the carrier tells who cannot be reached
 				m.log.DebugContext(ctx, "another member was not told of this one", "member", p.Name, telemetry.KeyErr, err)
 			}
 		}
