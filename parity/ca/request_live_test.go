@@ -49,7 +49,11 @@ func TestTheRecordingIsWhatTheRealServerAnswers(t *testing.T) {
 			}
 			for _, row := range readRecording(t, each) {
 				for _, step := range row.Steps {
-					if diff := cmp.Diff(step.Answer, c.ask(step)); diff != "" {
+					want, got := step.Answer, c.ask(step)
+					if want.Leaf != nil && got.Leaf != nil && strings.HasSuffix(step.Path, "/"+serverName) {
+						got.Leaf.Since = want.Leaf.Since // its age is that of the recorded folder
+					}
+					if diff := cmp.Diff(want, got); diff != "" {
 						t.Errorf("%s: %s %s: the real server has changed its answer:\n%s", row.Name, step.Method, step.Path, diff)
 					}
 				}
