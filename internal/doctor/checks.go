@@ -30,7 +30,7 @@ func checks() []check {
 		{"commands", commands},
 		{"environments", environments},
 		{"journal", journalWhole},
-		// Here comes the age of the newest backup, as soon as there is a setting that says where backups are.
+		{"backup", backups},
 		{"members", members},
 		{"open files", openFiles},
 		{"watched folders", watches},

@@ -108,7 +108,7 @@ func well(t *testing.T) *exam {
 	write(t, filepath.Join(proc, "4711/cgroup"), "0::/system.slice/troupe.service\n", 0o644)
 	environment := t.TempDir()
 
-	x := &exam{now: time.Now(), version: "1.2.3", presence: Running}
+	x := &exam{now: time.Now(), version: "1.2.3", presence: Running, config: &config.Config{Certname: self}}
 	x.settings = adminapi.Settings{
 		Data: data, Listen: "127.0.0.1:0", Certname: self, AltNames: []string{"alias.example.test"}, ClusterListen: "127.0.0.1:0",
 		EnvironmentPath: []string{filepath.Dir(environment)}, Workers: 4, MaxMemory: 512 << 20,
