@@ -32,7 +32,7 @@ func (j *Journal) Room(ctx context.Context) error {
 	if err := unix.Statfs(j.reserve.dir, &st); err != nil {
 		return fmt.Errorf("look for room on the disk of the journal: %w", err)
 	}
-	block := uint64(st.Bsize) //nolint:gosec // never negative
+	block := uint64(st.Bsize) // never negative
 	free, keep := st.Bavail*block, min(st.Blocks*block/reserveShare, reserveMost)
 	if free >= keep {
 		if j.reserve.tight.CompareAndSwap(true, false) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -111,8 +112,6 @@ func (m *member) heartbeats(ctx context.Context) map[journal.Origin]adminapi.Hea
 	m.pulse.mu.Lock()
 	defer m.pulse.mu.Unlock()
 	all := map[journal.Origin]adminapi.Heartbeat{m.journal.Origin(): own}
-	for o, h := range m.pulse.heard {
-		all[o] = h
-	}
+	maps.Copy(all, m.pulse.heard)
 	return all
 }
