@@ -123,6 +123,7 @@ func (p *projection) refold(ctx context.Context, origins []journal.Origin, learn
 			}
 			all.revoked = append(all.revoked, f.learned.revoked...)
 			all.elsewhere = append(all.elsewhere, f.learned.elsewhere...)
+			all.seen = append(all.seen, f.learned.seen...)
 			at = end
 		}
 	}
@@ -132,7 +133,13 @@ func (p *projection) refold(ctx context.Context, origins []journal.Origin, learn
 	return learn(ctx, all)
 }
 
-func positionsOf(ctx context.Context, tx *sql.Tx) (map[journal.Origin]uint64, error) {
+// A querier is the file, or one moment of it.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// positionsOf is how far each chain is folded.
+func positionsOf(ctx context.Context, tx querier) (map[journal.Origin]uint64, error) {
 	rows, err := tx.QueryContext(ctx, "SELECT origin, number FROM position")
 	if err != nil {
 		return nil, err

@@ -205,21 +205,7 @@ func (p *projection) close() error {
 }
 
 func (p *projection) positions(ctx context.Context) (map[journal.Origin]uint64, error) {
-	rows, err := p.write.QueryContext(ctx, "SELECT origin, number FROM position")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	all := map[journal.Origin]uint64{}
-	for rows.Next() {
-		var origin journal.Origin
-		var number uint64
-		if err := rows.Scan(&origin, &number); err != nil {
-			return nil, err
-		}
-		all[origin] = number
-	}
-	return all, rows.Err()
+	return positionsOf(ctx, p.write)
 }
 
 // followBatch is how many records one transaction folds.
