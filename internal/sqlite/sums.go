@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
@@ -66,9 +67,16 @@ func sum(values []driver.Value) (int64, error) {
 	return int64(crc), nil
 }
 
-// CheckSums reads all rows of all tables that have a column sum, and the structure of the file with its indexes. The error names the
-// table that is damaged.
+// CheckSums reads all rows of all tables that have a column sum and, at the same time if db has another connection, the structure of
+// the file with its indexes. The error names the table that is damaged.
 func CheckSums(ctx context.Context, db *sql.DB) error {
+	structure := make(chan error, 1)
+	go func() { structure <- checkStructure(ctx, db) }()
+	err := checkRows(ctx, db)
+	return errors.Join(err, <-structure)
+}
+
+func checkRows(ctx context.Context, db *sql.DB) error {
 	tables, err := column(ctx, db, `SELECT m.name FROM sqlite_schema m, pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.name = 'sum' AND c.hidden = 3`)
 	if err != nil {
 		return err
@@ -87,6 +95,10 @@ func CheckSums(ctx context.Context, db *sql.DB) error {
 			return fmt.Errorf("table %s: %d rows are not as they were written", table, wrong)
 		}
 	}
+	return nil
+}
+
+func checkStructure(ctx context.Context, db *sql.DB) error {
 	said, err := column(ctx, db, `PRAGMA integrity_check(1)`)
 	if err == nil && (len(said) != 1 || said[0] != "ok") {
 		err = fmt.Errorf("structure: %s", strings.Join(said, "; "))
