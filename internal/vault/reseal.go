@@ -212,7 +212,7 @@ func unseal(aead cipher.AEAD, path string, id []byte, sealKey string) ([]byte, e
 	nonce, sealed := block.Bytes[:aead.NonceSize()], block.Bytes[aead.NonceSize():]
 	plain, err := aead.Open(nil, nonce, sealed, id)
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be opened with %s: it was sealed with another key, or one of the two is damaged "+
+		return nil, fmt.Errorf("%s cannot be opened with %s: it was sealed with another key, or one of the two is damaged: restore both from one backup "+
 			"(if it was sealed after `troupe ca reseal --key-file`, go back to the sealing key of then and run that again)", path, sealKey)
 	}
 	return plain, nil
