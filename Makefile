@@ -15,7 +15,7 @@ demo: packages build ## a member on loopback and a real puppet agent against it 
 
 test: packages chroots ## all tests that CI runs
 	go vet $(PKGS)
-	CGO_ENABLED=1 go test -race -shuffle=on -timeout=25m $(PKGS)
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout=60m $(PKGS)
 
 long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA, backups in a real S3 server
 	@sh tools/packages.sh puppetserver e2fsprogs

@@ -62,7 +62,7 @@ func TestMembers(t *testing.T) {
 	text := fmt.Sprintf(`%s
 Two members on this machine, one per site. %d nodes (generation 8.10, role tiny) have run once at the first, which has then %d
 records. The age of a record is its time at the first member until it is on the disk of the second, from a histogram whose buckets
-double; the load is %.1f runs/s at the first member. Memory counts Ruby.
+double; the load is %.1f runs/s at the first member. Memory is proportional set size.
 
 | what | figure | target |
 |---|---|---|

@@ -1,3 +1,5 @@
+//go:build long
+
 package troupetest
 
 // These stories have backups that nobody asks for.

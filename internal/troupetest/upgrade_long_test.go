@@ -1,3 +1,5 @@
+//go:build long
+
 package troupetest
 
 // This story has members of two versions side by side. The next one is the same program with one kind of record more and facts
