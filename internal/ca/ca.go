@@ -267,23 +267,6 @@ func (a *Authority) append(ctx context.Context, drafts ...journal.Draft) error {
 	if err := a.db.follow(context.WithoutCancel(ctx), []journal.Origin{a.j.Origin()}, a.learn); err != nil {
 		return err
 	}
-	a.awaitCopy(ctx, records[len(records)-1])
+	journal.AwaitCopy(ctx, a.o.Copied, records[len(records)-1], a.log)
 	return nil
-}
-
-// copyWait is how long an answer waits for a second copy of its record.
-const copyWait = 2 * time.Second
-
-// awaitCopy returns when another member has the record, too, or says that none has. A member that is cut off goes on alone: who
-// asks for a certificate or revokes one must not wait for the other site.
-func (a *Authority) awaitCopy(ctx context.Context, r journal.Record) {
-	if a.o.Copied == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyWait)
-	defer cancel()
-	if err := a.o.Copied(ctx, r.Number); err != nil {
-		a.log.WarnContext(ctx, "no other member has this record yet: if this machine is lost before one has, so is the record",
-			"kind", r.Kind, "key", r.Key, "number", r.Number, telemetry.KeyErr, err)
-	}
 }

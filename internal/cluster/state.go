@@ -257,9 +257,6 @@ type draft struct {
 	body      any
 }
 
-// copyWait is how long a caller waits for a second copy of what it wrote.
-const copyWait = 2 * time.Second
-
 // append writes records and folds them, and waits a while until another member has them, too.
 func (c *Cluster) append(ctx context.Context, drafts ...draft) error {
 	all := make([]journal.Draft, len(drafts))
@@ -274,15 +271,9 @@ func (c *Cluster) append(ctx context.Context, drafts ...draft) error {
 	if err != nil {
 		return err
 	}
-	if err := c.refresh(context.WithoutCancel(ctx)); err != nil || c.o.Copied == nil {
+	if err := c.refresh(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	last := records[len(records)-1]
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyWait)
-	defer cancel()
-	if err := c.o.Copied(ctx, last.Number); err != nil {
-		c.log.WarnContext(ctx, "no other member has this record yet: if this machine is lost before one has, so is the record",
-			"kind", last.Kind, "key", last.Key, "number", last.Number, telemetry.KeyErr, err)
-	}
+	journal.AwaitCopy(ctx, c.o.Copied, records[len(records)-1], c.log)
 	return nil
 }

@@ -265,9 +265,6 @@ func (d *Deployer) Withdraw(ctx context.Context, e puppet.Environment) error {
 	return nil
 }
 
-// copyWait is how long a caller waits for a second copy of what it wrote.
-const copyWait = 2 * time.Second
-
 // append writes a record, folds it, and waits a while until another member has it, too.
 func (d *Deployer) append(ctx context.Context, kind string, w *Deployment) error {
 	body, err := json.Marshal(w)
@@ -284,15 +281,7 @@ func (d *Deployer) append(ctx context.Context, kind string, w *Deployment) error
 	}
 	r := records[0]
 	w.Time, w.Origin = r.Time.Time().UTC(), r.Origin
-	if d.o.Copied == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, copyWait)
-	defer cancel()
-	if err := d.o.Copied(ctx, r.Number); err != nil {
-		d.log.WarnContext(ctx, "no other member has this record yet: if this machine is lost before one has, so is the record",
-			"kind", r.Kind, "key", r.Key, "number", r.Number, telemetry.KeyErr, err)
-	}
+	journal.AwaitCopy(ctx, d.o.Copied, r, d.log)
 	return nil
 }
 
