@@ -21,7 +21,10 @@ const layers = `
 	cmd/troupe
 	internal/cli
 	internal/demo internal/doctor
-	internal/server
+	internal/server internal/edge
+	internal/edge/haproxy
+	internal/edge/dns internal/edge/bgp internal/edge/balance
+	internal/edge/health
 	internal/adminapi
 	internal/backup
 	internal/agentapi internal/caapi internal/statusapi
@@ -33,11 +36,11 @@ const layers = `
 	internal/cluster internal/carrier
 	internal/journal
 	internal/vault
-	internal/authz internal/account internal/jetty
+	internal/authz internal/authn internal/account internal/jetty
 	internal/config
 	internal/hocon
 	internal/puppet
-	internal/telemetry internal/sqlite internal/atomicfile
+	internal/telemetry internal/sqlite internal/atomicfile internal/stages
 	internal/fault internal/failpoint
 `
 

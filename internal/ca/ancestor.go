@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"troupe/internal/authn"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
@@ -146,7 +147,7 @@ func (a *Authority) checkList(t *trust, l *x509.RevocationList) error {
 	}
 	for _, e := range l.RevokedCertificateEntries {
 		for _, c := range bundle {
-			if SameName(c.RawIssuer, l.RawIssuer) && c.SerialNumber.Cmp(e.SerialNumber) == 0 {
+			if authn.SameName(c.RawIssuer, l.RawIssuer) && c.SerialNumber.Cmp(e.SerialNumber) == 0 {
 				return invalid("the list of %s revokes %s, under which every agent would be shut out", l.Issuer.CommonName, c.Subject.CommonName)
 			}
 		}

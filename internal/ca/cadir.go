@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"troupe/internal/authn"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
 )
@@ -101,7 +102,7 @@ func (f *authorityFiles) checkChain() error {
 func (f *authorityFiles) sortLists(lists []*x509.RevocationList) error {
 	for n, c := range f.bundle {
 		for _, l := range lists {
-			if !SameName(l.RawIssuer, c.RawSubject) || l.CheckSignatureFrom(c) != nil {
+			if !authn.SameName(l.RawIssuer, c.RawSubject) || l.CheckSignatureFrom(c) != nil {
 				continue
 			}
 			if n == 0 {
@@ -110,7 +111,7 @@ func (f *authorityFiles) sortLists(lists []*x509.RevocationList) error {
 			}
 			f.above = append(f.above, l)
 		}
-		if n > 0 && !slices.ContainsFunc(f.above, func(l *x509.RevocationList) bool { return SameName(l.RawIssuer, c.RawSubject) }) {
+		if n > 0 && !slices.ContainsFunc(f.above, func(l *x509.RevocationList) bool { return authn.SameName(l.RawIssuer, c.RawSubject) }) {
 			return fault.New(fault.Invalid, "No revocation list of %s was given: agents refuse every server without it", c.Subject.CommonName)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"troupe/internal/authn"
 	"troupe/internal/failpoint"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
@@ -59,7 +60,7 @@ type entry struct {
 
 func (s *revokedSet) has(cert *x509.Certificate, issuers []*issuer) bool {
 	serial := serialText(cert.SerialNumber)
-	if slices.ContainsFunc(issuers, func(i *issuer) bool { return SameName(cert.RawIssuer, i.cert.RawSubject) }) {
+	if slices.ContainsFunc(issuers, func(i *issuer) bool { return authn.SameName(cert.RawIssuer, i.cert.RawSubject) }) {
 		_, ok := s.own.Load(serial)
 		return ok
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"troupe/internal/authn"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 )
@@ -185,7 +186,7 @@ func (m *importing) certificates(ctx context.Context, c *cadir) error {
 		case err != nil:
 			m.got.problem("%s/%s.pem: %v", dirSigned, f.name, err)
 			continue
-		case !SameName(cert.RawIssuer, issuer.RawSubject):
+		case !authn.SameName(cert.RawIssuer, issuer.RawSubject):
 			m.got.problem("%s/%s.pem: issued by %s, not by this authority", dirSigned, f.name, cert.Issuer)
 			continue
 		case cert.Subject.CommonName != string(f.name):

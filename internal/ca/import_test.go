@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"troupe/internal/authn"
 	"troupe/internal/fault"
 )
 
@@ -235,7 +236,7 @@ func TestTheIssuersNameMayHaveAnotherEncodingInAFolder(t *testing.T) {
 	if !b.Revoked(f.web1) {
 		t.Error("web1 is not revoked any more")
 	}
-	if SameName(other.RawSubject, f.web1.RawSubject) {
+	if authn.SameName(other.RawSubject, f.web1.RawSubject) {
 		t.Error("two names are the same")
 	}
 }

@@ -1,9 +1,6 @@
 package ca
 
 import (
-	"bytes"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"regexp"
 	"strings"
 
@@ -11,7 +8,7 @@ import (
 	"troupe/internal/puppet"
 )
 
-// This file holds the rule for names that may be signed, and tells whether two names of issuers are one.
+// This file holds the rule for names that may be signed.
 
 var (
 	firstSegment = regexp.MustCompile(`^[0-9A-Za-z_].*`)
@@ -55,21 +52,4 @@ func checkSubject(url, subject string) (puppet.Certname, error) {
 
 func errSubjectFormat() error {
 	return fault.New(fault.Invalid, "Subject hostname format is invalid")
-}
-
-// SameName reports whether two distinguished names, in DER, are the same one. A real
-// puppetserver writes the issuer's name anew into what it signs, as UTF8String whatever
-// the issuer's own certificate has, so that the bytes differ below an authority from
-// outside. OpenSSL and Java compare names as this does, and Go's x509 does not.
-func SameName(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
-	}
-	var names [2]pkix.RDNSequence
-	for i, der := range [][]byte{a, b} {
-		if rest, err := asn1.Unmarshal(der, &names[i]); err != nil || len(rest) > 0 {
-			return false
-		}
-	}
-	return names[0].String() == names[1].String()
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"troupe/internal/authn"
 	"troupe/internal/journal"
 	"troupe/internal/telemetry"
 )
@@ -48,7 +49,7 @@ func (t *trust) by(id string) *issuer {
 // identifier proves nothing.
 func (t *trust) named(cert *x509.Certificate) *issuer {
 	for _, i := range t.all {
-		if SameName(cert.RawIssuer, i.cert.RawSubject) {
+		if authn.SameName(cert.RawIssuer, i.cert.RawSubject) {
 			return i
 		}
 	}

@@ -32,6 +32,7 @@ import (
 	"troupe/internal/config"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/stages"
 	"troupe/internal/store"
 	"troupe/internal/troupetest"
 )
@@ -242,7 +243,9 @@ func (s *specimen) startAt(t *testing.T, data string) (o outcome) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- runStages(ctx, []stage{{"journal", m.journal.Run, time.Minute}, {"store", m.store.Run, time.Minute}, {"ca", m.authority.Run, time.Minute}, {"code", m.code.Run, time.Minute}})
+		ended <- stages.Run(ctx, []stages.Stage{
+			stages.Of("journal", m.journal.Run, time.Minute), stages.Of("store", m.store.Run, time.Minute), stages.Of("ca", m.authority.Run, time.Minute), stages.Of("code", m.code.Run, time.Minute),
+		})
 	}()
 	if o.served, err = s.settled(ctx, m, ended); err != nil {
 		o.err = err

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"troupe/internal/authn"
 	"troupe/internal/ca"
 	"troupe/internal/config"
 	"troupe/internal/telemetry"
@@ -30,7 +31,7 @@ import (
 // connections stay open.
 type front struct {
 	authority *ca.Authority
-	clients   *clients
+	clients   *authn.Clients
 	cert      atomic.Pointer[tls.Certificate]
 	http      *http.Server
 	listener  net.Listener
@@ -83,7 +84,7 @@ func cipherSuites(names []string) []uint16 {
 }
 
 func newFront(authority *ca.Authority, cert *tls.Certificate, listener net.Listener, l frontLimits, log *slog.Logger) *front {
-	f := &front{authority: authority, clients: &clients{pool: authority.Pool, issuers: authority.Issuers, now: time.Now}, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
+	f := &front{authority: authority, clients: &authn.Clients{Pool: authority.Pool, Issuers: authority.Issuers, Now: time.Now}, listener: newCrowd(listener, connectionLimit(), log), limits: l, log: log}
 	f.cert.Store(cert)
 	f.http = &http.Server{
 		ReadHeaderTimeout: l.header,
@@ -198,7 +199,7 @@ func (f *front) admit(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
-	chains, err := f.clients.chains(cs.PeerCertificates)
+	chains, err := f.clients.Chains(cs.PeerCertificates)
 	if err != nil {
 		return err
 	}

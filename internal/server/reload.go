@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"troupe/internal/config"
+	"troupe/internal/stages"
 	"troupe/internal/statusapi"
 	"troupe/internal/telemetry"
 )
@@ -54,11 +55,11 @@ func (m *member) reload(ctx context.Context) error {
 	m.reloading.Lock()
 	defer m.reloading.Unlock()
 	if *m.phase.Load() == statusapi.StateRunning { // else READY would come too early or too late
-		if err := m.notify.send(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonicMicroseconds())); err != nil {
+		if err := m.notify.Send(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", stages.MonotonicMicroseconds())); err != nil {
 			m.log.Warn("service manager was not told of the reload", telemetry.KeyErr, err)
 		}
 		defer func() { // whatever the outcome, the member serves on
-			if err := m.notify.send("READY=1"); err != nil {
+			if err := m.notify.Send("READY=1"); err != nil {
 				m.log.Warn("service manager was not told that the reload is over", telemetry.KeyErr, err)
 			}
 		}()

@@ -39,6 +39,7 @@ import (
 	"troupe/internal/engine/ruby"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/stages"
 	"troupe/internal/statusapi"
 	"troupe/internal/store"
 	"troupe/internal/telemetry"
@@ -76,7 +77,7 @@ type member struct {
 	classifier *classifier.Classifier
 	guard      *authz.Guard
 	front      *front
-	notify     notifier
+	notify     stages.Notifier
 	phase      atomic.Pointer[statusapi.State] // starting, running or stopping
 	pulse      pulse
 	probes     struct{ journal, store probe }
@@ -115,24 +116,24 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	}
 	m.log.Info("member starts", "certname", cfg.Certname, "data", cfg.Data, "listen", m.front.listener.Addr().String(),
 		"version", o.Version, "origin", string(m.journal.Origin()))
-	err = runStages(ctx, append(m.stages(),
-		stage{"cluster", m.cluster.Run, 5 * time.Second},
-		stage{"carrier", m.carrier.Run, 5 * time.Second},
-		stage{"members", m.runMembers, 5 * time.Second},
-		stage{"heartbeats", m.runHeartbeats, 5 * time.Second},
-		stage{"deploy", m.deploy.Run, 5 * time.Second},
-		stage{"snapshot", m.runSnapshot, 5 * time.Second},
-		stage{"introductions", m.runIntroductions, 5 * time.Second},
-		stage{"issuers", m.runIssuers, 5 * time.Second},
-		stage{"admin", m.runAdmin, 15 * time.Second},
-		stage{"backups", m.runBackups, 15 * time.Second},
-		stage{"reload", m.runReload, 5 * time.Second},
-		stage{"metrics", m.runMetrics, 5 * time.Second},
-		stage{"warming", m.runWarming, 5 * time.Second},
+	err = stages.Run(ctx, append(m.stages(),
+		stages.Of("cluster", m.cluster.Run, 5*time.Second),
+		stages.Of("carrier", m.carrier.Run, 5*time.Second),
+		stages.Of("members", m.runMembers, 5*time.Second),
+		stages.Of("heartbeats", m.runHeartbeats, 5*time.Second),
+		stages.Of("deploy", m.deploy.Run, 5*time.Second),
+		stages.Of("snapshot", m.runSnapshot, 5*time.Second),
+		stages.Of("introductions", m.runIntroductions, 5*time.Second),
+		stages.Of("issuers", m.runIssuers, 5*time.Second),
+		stages.Of("admin", m.runAdmin, 15*time.Second),
+		stages.Of("backups", m.runBackups, 15*time.Second),
+		stages.Of("reload", m.runReload, 5*time.Second),
+		stages.Of("metrics", m.runMetrics, 5*time.Second),
+		stages.Of("warming", m.runWarming, 5*time.Second),
 		// Before the front, so that it stops after it: a member that finishes long
 		// requests is alive.
-		stage{"watchdog", func(ctx context.Context) error { return m.notify.runWatchdog(ctx, m.healthy) }, 5 * time.Second},
-		stage{"front", m.runFront, frontGrace + 5*time.Second},
+		stages.Of("watchdog", func(ctx context.Context) error { return m.notify.RunWatchdog(ctx, m.healthy) }, 5*time.Second),
+		stages.Of("front", m.runFront, frontGrace+5*time.Second),
 	))
 	err = errors.Join(err, m.front.close(), m.close())
 	m.log.Info("member has stopped", "certname", cfg.Certname)
@@ -157,13 +158,13 @@ func RunOffline(ctx context.Context, cfg *config.Config, o Options, fn func(*adm
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var result error
-	stages := m.stages()
+	parts := m.stages()
 	if !o.Compiles {
-		stages = slices.DeleteFunc(stages, func(s stage) bool { return s.name == "engine" || s.name == "code" })
+		parts = slices.DeleteFunc(parts, func(s stages.Stage) bool { return s.Name() == "engine" || s.Name() == "code" })
 	}
-	stages = append(stages,
-		stage{"admin", m.runAdmin, 15 * time.Second},
-		stage{"command", func(ctx context.Context) error {
+	parts = append(parts,
+		stages.Of("admin", m.runAdmin, 15*time.Second),
+		stages.Of("command", func(ctx context.Context) error {
 			client, err := dialSoon(ctx, cfg.Data)
 			if err == nil && o.Compiles {
 				err = m.waitForEngine(ctx)
@@ -173,9 +174,9 @@ func RunOffline(ctx context.Context, cfg *config.Config, o Options, fn func(*adm
 			}
 			result = err
 			return nil
-		}, 15 * time.Minute},
+		}, 15*time.Minute),
 	)
-	err = runStages(ctx, stages)
+	err = stages.Run(ctx, parts)
 	return errors.Join(result, err, m.close())
 }
 
@@ -203,7 +204,7 @@ func dialSoon(ctx context.Context, data string) (*adminapi.Client, error) {
 // open returns a member with every part that has state. Nothing runs yet. What was
 // opened is closed when a later part fails.
 func open(ctx context.Context, cfg *config.Config, o Options) (*member, error) {
-	m := &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: newNotifier(), backing: make(chan struct{}, 1), pulse: pulse{heard: map[journal.Origin]adminapi.Heartbeat{}}}
+	m := &member{o: o, log: telemetry.Discard(o.Log), registry: prometheus.NewRegistry(), started: time.Now(), notify: stages.NewNotifier(), backing: make(chan struct{}, 1), pulse: pulse{heard: map[journal.Origin]adminapi.Heartbeat{}}}
 	m.cfg.Store(cfg)
 	m.enter(statusapi.StateStarting)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -303,13 +304,13 @@ func (m *member) close() error {
 
 // stages are the parts that run whether or not the port is open. The journal
 // comes first and so stops last: what the others still write must be kept.
-func (m *member) stages() []stage {
-	return []stage{
-		{"journal", m.journal.Run, 10 * time.Second},
-		{"store", m.store.Run, 20 * time.Second},
-		{"ca", m.authority.Run, 10 * time.Second},
-		{"code", m.code.Run, 10 * time.Second},
-		{"engine", m.engine.Run, frontGrace + 10*time.Second},
+func (m *member) stages() []stages.Stage {
+	return []stages.Stage{
+		stages.Of("journal", m.journal.Run, 10*time.Second),
+		stages.Of("store", m.store.Run, 20*time.Second),
+		stages.Of("ca", m.authority.Run, 10*time.Second),
+		stages.Of("code", m.code.Run, 10*time.Second),
+		stages.Of("engine", m.engine.Run, frontGrace+10*time.Second),
 	}
 }
 
@@ -379,7 +380,7 @@ func (m *member) handler() http.Handler {
 	mux.Handle("/metrics", status)
 	mux.Handle("/metrics/", status)
 	mux.Handle("/", agents)
-	return logged(m.front.clients.identified(authz.Normalize(mux)), m.log, newRequestMetrics(m.registry))
+	return logged(m.front.clients.Identified(authz.Normalize(mux)), m.log, newRequestMetrics(m.registry))
 }
 
 // runFront tells the world that the member serves, serves, and takes it back
@@ -395,13 +396,13 @@ func (m *member) runFront(ctx context.Context) error {
 		return err
 	}
 	m.enter(statusapi.StateRunning)
-	if err := m.notify.send("READY=1"); err != nil {
+	if err := m.notify.Send("READY=1"); err != nil {
 		m.log.Warn("service manager was not told that the member is ready", telemetry.KeyErr, err)
 	}
 	err := m.front.run(ctx, func() {
 		m.log.Info("member stops: what runs may finish", "grace", frontGrace)
 		m.enter(statusapi.StateStopping)
-		if err := m.notify.send("STOPPING=1"); err != nil {
+		if err := m.notify.Send("STOPPING=1"); err != nil {
 			m.log.Warn("service manager was not told that the member stops", telemetry.KeyErr, err)
 		}
 	})

@@ -1,4 +1,5 @@
-package server
+// Package authn verifies the certificates of clients, for whoever ends their TLS: a member or an edge.
+package authn
 
 import (
 	"bytes"
@@ -8,11 +9,9 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"troupe/internal/ca"
 )
 
-// This file verifies the certificates of clients. To verify the signature of our CA
+// This file remembers who was verified. To verify the signature of our CA
 // is a third of what a handshake costs, and agents come back with the same
 // certificate every half hour; so whoever was verified is known for as long as the
 // outcome cannot change.
@@ -21,13 +20,13 @@ import (
 // forgotten and verified again.
 const maxKnown = 50_000
 
-// clients verifies what crypto/tls would with [tls.VerifyClientCertIfGiven]. Whether
+// Clients verifies what crypto/tls would with [tls.VerifyClientCertIfGiven]. Whether
 // a certificate is revoked is not its business: that is asked at every handshake and
 // every request.
-type clients struct {
-	pool    func() *x509.CertPool      // the issuers of now; another one when they change
-	issuers func() []*x509.Certificate // likewise; their names are looked for in other encodings too
-	now     func() time.Time
+type Clients struct {
+	Pool    func() *x509.CertPool      // the issuers of now; another one when they change
+	Issuers func() []*x509.Certificate // likewise; their names are looked for in other encodings too
+	Now     func() time.Time
 
 	mu    sync.Mutex
 	under *x509.CertPool // the issuers that verified those who are known
@@ -42,10 +41,10 @@ type verified struct {
 	from, until time.Time
 }
 
-// chains returns the chains from the certificate that a client has shown to our
+// Chains returns the chains from the certificate that a client has shown to our
 // issuers, or why there is none. The client has proved that it has the key.
-func (c *clients) chains(shown []*x509.Certificate) ([][]*x509.Certificate, error) {
-	pool, now := c.pool(), c.now()
+func (c *Clients) Chains(shown []*x509.Certificate) ([][]*x509.Certificate, error) {
+	pool, now := c.Pool(), c.Now()
 	shown = c.underOurName(shown)
 	if len(shown) > 1 { // not an agent: they send their own certificate alone
 		return verifyClient(shown, pool, now)
@@ -80,10 +79,10 @@ func (c *clients) chains(shown []*x509.Certificate) ([][]*x509.Certificate, erro
 
 // underOurName lets Go find the issuer of a certificate that has its name in another
 // encoding: it looks for the bytes. The signature covers what was sent.
-func (c *clients) underOurName(shown []*x509.Certificate) []*x509.Certificate {
-	for _, issuer := range c.issuers() {
+func (c *Clients) underOurName(shown []*x509.Certificate) []*x509.Certificate {
+	for _, issuer := range c.Issuers() {
 		name := issuer.RawSubject
-		if bytes.Equal(shown[0].RawIssuer, name) || !ca.SameName(shown[0].RawIssuer, name) {
+		if bytes.Equal(shown[0].RawIssuer, name) || !SameName(shown[0].RawIssuer, name) {
 			continue
 		}
 		leaf := *shown[0] // crypto/tls shares the certificates of a client among its connections
@@ -108,7 +107,7 @@ func verifyClient(shown []*x509.Certificate, pool *x509.CertPool, now time.Time)
 	return chains, nil
 }
 
-func (c *clients) lookup(sum [sha256.Size]byte, pool *x509.CertPool) (verified, bool) {
+func (c *Clients) lookup(sum [sha256.Size]byte, pool *x509.CertPool) (verified, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.under != pool {
@@ -118,7 +117,7 @@ func (c *clients) lookup(sum [sha256.Size]byte, pool *x509.CertPool) (verified, 
 	return v, ok
 }
 
-func (c *clients) remember(sum [sha256.Size]byte, pool *x509.CertPool, v verified) {
+func (c *Clients) remember(sum [sha256.Size]byte, pool *x509.CertPool, v verified) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.under != pool || len(c.known) >= maxKnown {
@@ -127,17 +126,17 @@ func (c *clients) remember(sum [sha256.Size]byte, pool *x509.CertPool, v verifie
 	c.known[sum] = v
 }
 
-// identified gives requests the chains of their client, as crypto/tls would have. A
+// Identified gives requests the chains of their client, as crypto/tls would have. A
 // certificate that has become invalid since its handshake has none any more, and its
 // client is a stranger.
-func (c *clients) identified(next http.Handler) http.Handler {
+func (c *Clients) Identified(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 			next.ServeHTTP(w, r)
 			return
 		}
 		state := *r.TLS
-		chains, err := c.chains(state.PeerCertificates)
+		chains, err := c.Chains(state.PeerCertificates)
 		if err != nil {
 			chains = nil
 		}

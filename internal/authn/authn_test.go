@@ -1,4 +1,4 @@
-package server
+package authn
 
 import (
 	"bytes"
@@ -83,12 +83,12 @@ func TestKnownClientsAreVerifiedLikeNewOnes(t *testing.T) {
 	}
 	now := noon
 	pool := poolOf(root)
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return now }}
+	c := &Clients{Pool: func() *x509.CertPool { return pool }, Issuers: root.is, Now: func() time.Time { return now }}
 	accepted, refused := 0, 0
 	for _, at := range []time.Duration{0, 0, 40 * time.Minute, 0, 2 * time.Hour, -2 * time.Hour, 0, 500 * 24 * time.Hour, 0} {
 		now = noon.Add(at)
 		for name, certs := range shown {
-			got, err := c.chains(certs)
+			got, err := c.Chains(certs)
 			want, wantErr := verifyClient(certs, pool, now)
 			if (err == nil) != (wantErr == nil) || len(got) != len(want) {
 				t.Fatalf("%s, %v from noon: %d chains (%v), want %d (%v)", name, at, len(got), err, len(want), wantErr)
@@ -116,14 +116,14 @@ func TestClientsAreKnownUnderTheirIssuersOnly(t *testing.T) {
 	one, two := issuer{}.issue(t, authority), issuer{}.issue(t, authority)
 	agent := []*x509.Certificate{one.issue(t, plain).cert}
 	pool := poolOf(one)
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: one.is, now: func() time.Time { return noon }}
+	c := &Clients{Pool: func() *x509.CertPool { return pool }, Issuers: one.is, Now: func() time.Time { return noon }}
 	for i, tt := range []struct {
 		pool *x509.CertPool
 		want bool
 	}{{poolOf(one), true}, {poolOf(two), false}, {poolOf(one, two), true}, {poolOf(), false}, {poolOf(one), true}} {
 		pool = tt.pool
 		for range 2 {
-			if chains, err := c.chains(agent); (err == nil) != tt.want {
+			if chains, err := c.Chains(agent); (err == nil) != tt.want {
 				t.Errorf("pool %d: %d chains (%v), want them: %t", i, len(chains), err, tt.want)
 			}
 		}
@@ -140,8 +140,8 @@ func TestTheIssuersNameMayHaveAnotherEncoding(t *testing.T) {
 	if bytes.Equal(agent.RawIssuer, root.cert.RawSubject) {
 		t.Fatal("both names have one encoding")
 	}
-	c := &clients{pool: func() *x509.CertPool { return poolOf(root) }, issuers: root.is, now: func() time.Time { return noon }}
-	if _, err := c.chains([]*x509.Certificate{agent}); err != nil {
+	c := &Clients{Pool: func() *x509.CertPool { return poolOf(root) }, Issuers: root.is, Now: func() time.Time { return noon }}
+	if _, err := c.Chains([]*x509.Certificate{agent}); err != nil {
 		t.Errorf("an agent of this authority: %v", err)
 	}
 	if bytes.Equal(agent.RawIssuer, root.cert.RawSubject) {
@@ -149,14 +149,14 @@ func TestTheIssuersNameMayHaveAnotherEncoding(t *testing.T) {
 	}
 	forger, forged := issuer{}.issue(t, authority), other
 	forged.PublicKey = forger.key.Public()
-	if _, err := c.chains([]*x509.Certificate{issuer{&forged, forger.key}.issue(t, plain).cert}); err == nil {
+	if _, err := c.Chains([]*x509.Certificate{issuer{&forged, forger.key}.issue(t, plain).cert}); err == nil {
 		t.Error("a certificate with the signature of another was accepted for its issuer's name")
 	}
 }
 
 func TestKnownClientsAreBounded(t *testing.T) {
 	pool := poolOf()
-	c := &clients{}
+	c := &Clients{}
 	for i := range 2*maxKnown + 10 {
 		c.remember([32]byte{byte(i), byte(i >> 8), byte(i >> 16)}, pool, verified{})
 		if len(c.known) > maxKnown {
@@ -172,9 +172,9 @@ func TestRequestsOfCertificatesThatEndedAreStrangers(t *testing.T) {
 	root := issuer{}.issue(t, authority)
 	agent := root.issue(t, plain).cert
 	pool, now := poolOf(root), noon
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return now }}
+	c := &Clients{Pool: func() *x509.CertPool { return pool }, Issuers: root.is, Now: func() time.Time { return now }}
 	var got [][]*x509.Certificate
-	h := c.identified(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.TLS.VerifiedChains }))
+	h := c.Identified(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.TLS.VerifiedChains }))
 	for _, tt := range []struct {
 		after time.Duration
 		shown []*x509.Certificate
@@ -195,9 +195,9 @@ func TestRequestsOfCertificatesThatEndedAreStrangers(t *testing.T) {
 func BenchmarkClient(b *testing.B) {
 	root := issuer{}.issue(b, authority)
 	shown, pool := []*x509.Certificate{root.issue(b, plain).cert}, poolOf(root)
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return noon }}
+	c := &Clients{Pool: func() *x509.CertPool { return pool }, Issuers: root.is, Now: func() time.Time { return noon }}
 	for name, verify := range map[string]func() error{
-		"known": func() error { _, err := c.chains(shown); return err },
+		"known": func() error { _, err := c.Chains(shown); return err },
 		"new":   func() error { _, err := verifyClient(shown, pool, noon); return err },
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -1,4 +1,5 @@
-package server
+// Package stages runs the parts of a process in order, stops them in reverse, and tells the service manager.
+package stages
 
 import (
 	"context"
@@ -8,21 +9,27 @@ import (
 	"time"
 )
 
-// This file starts the parts of a member in order and stops them in reverse.
-
-// A stage is one long-running part of the member. Run blocks until ctx is done,
+// A Stage is one long-running part of a process. Its run blocks until ctx is done,
 // then lets go of everything it holds before it returns.
-type stage struct {
+type Stage struct {
 	name  string
 	run   func(ctx context.Context) error
 	grace time.Duration // how long stop waits for run to return
 }
 
-// runStages starts the stages in order. When ctx ends, or any stage returns,
+// Of makes a stage. Grace is how long stop waits for run to return.
+func Of(name string, run func(ctx context.Context) error, grace time.Duration) Stage {
+	return Stage{name, run, grace}
+}
+
+// Name is what errors call it.
+func (s Stage) Name() string { return s.name }
+
+// Run starts the stages in order. When ctx ends, or any stage returns,
 // it stops them in reverse order, each one fully before the one below it.
-func runStages(ctx context.Context, stages []stage) error {
+func Run(ctx context.Context, stages []Stage) error {
 	type running struct {
-		stage
+		Stage
 		cancel context.CancelFunc
 		done   chan error
 	}

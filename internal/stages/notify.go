@@ -1,4 +1,4 @@
-package server
+package stages
 
 import (
 	"context"
@@ -13,13 +13,15 @@ import (
 // This file speaks systemd's notify protocol (sd_notify(3)): ready, reloading,
 // stopping and the watchdog. Without NOTIFY_SOCKET every call does nothing.
 
-type notifier struct{ addr string }
+// A Notifier speaks to the service manager, if there is one.
+type Notifier struct{ addr string }
 
-func newNotifier() notifier { return notifier{os.Getenv("NOTIFY_SOCKET")} }
+// NewNotifier finds it by NOTIFY_SOCKET.
+func NewNotifier() Notifier { return Notifier{os.Getenv("NOTIFY_SOCKET")} }
 
-// send tells systemd the state, such as "READY=1". A service manager that does
+// Send tells systemd the state, such as "READY=1". A service manager that does
 // not listen is no reason to stop serving, so the error is only for the log.
-func (n notifier) send(state string) error {
+func (n Notifier) Send(state string) error {
 	if n.addr == "" {
 		return nil
 	}
@@ -32,9 +34,9 @@ func (n notifier) send(state string) error {
 	return err
 }
 
-// runWatchdog pets systemd's watchdog at half its interval for as long as
+// RunWatchdog pets systemd's watchdog at half its interval for as long as
 // healthy says yes; a member that is not healthy is restarted by systemd.
-func (n notifier) runWatchdog(ctx context.Context, healthy func(context.Context) error) error {
+func (n Notifier) RunWatchdog(ctx context.Context, healthy func(context.Context) error) error {
 	every := watchdogInterval()
 	if n.addr == "" || every == 0 {
 		<-ctx.Done()
@@ -56,7 +58,7 @@ func (n notifier) runWatchdog(ctx context.Context, healthy func(context.Context)
 			if pet = alive; err != nil {
 				state, pet = "STATUS="+err.Error(), alive+"\nSTATUS=" // the next pet takes the complaint back
 			}
-			if n.send(state) != nil {
+			if n.Send(state) != nil {
 				continue // systemd decides what a missing pet means
 			}
 		}
@@ -75,8 +77,8 @@ func watchdogInterval() time.Duration {
 	return time.Duration(usec) * time.Microsecond
 }
 
-// monotonicMicroseconds is what systemd compares a reload's begin with.
-func monotonicMicroseconds() int64 {
+// MonotonicMicroseconds is what systemd compares a reload's begin with.
+func MonotonicMicroseconds() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		return 0
