@@ -102,7 +102,7 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*Clus
 		return nil, err
 	}
 	if c.Founded() {
-		if err := errors.Join(c.ensureCertificate(), c.announceKey(ctx)); err != nil {
+		if err := c.certify(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -174,7 +174,7 @@ func (c *Cluster) Found(ctx context.Context, site, address string) error {
 	if err != nil {
 		return fmt.Errorf("found a troupe: %w", err)
 	}
-	if err := errors.Join(c.ensureCertificate(), c.announceKey(ctx)); err != nil {
+	if err := c.certify(ctx); err != nil {
 		return err
 	}
 	c.log.InfoContext(ctx, "troupe founded", "site", self.Site, "address", self.Address)
@@ -247,9 +247,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		changed := c.j.Changed()
 		err := c.refresh(ctx)
 		if err == nil && c.Founded() {
-			if err = c.ensureCertificate(); err == nil {
-				err = c.announceKey(ctx)
-			}
+			err = c.certify(ctx)
 		}
 		if gone := c.isRemoved(c.j.Origin()); gone && !told {
 			told = true

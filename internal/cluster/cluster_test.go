@@ -330,6 +330,25 @@ func TestADamagedCertificateIsMadeAgain(t *testing.T) {
 	}
 }
 
+func TestADamagedSealingKeyIsRefusedInWords(t *testing.T) {
+	b := newBench(t)
+	if err := os.Remove(filepath.Join(b.dir, certificateName)); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := filepath.Glob(filepath.Join(b.dir, "keys", "*.sealed"))
+	if err != nil || len(sealed) == 0 {
+		t.Fatalf("%v: no sealed keys in %s", err, b.dir)
+	}
+	for _, path := range sealed {
+		if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(t.Context(), b.dir, b.j, b.o); err == nil || !strings.Contains(err.Error(), "certificate of this member") {
+		t.Errorf("opened with damaged keys: %v", err)
+	}
+}
+
 // TestTheKeyOfTheInfrastructureAloneOpensNothing has a thief with the infrastructure CA's key, from the disk of a member that was
 // removed: the thief certifies whatever it likes, and even was a member for a while.
 func TestTheKeyOfTheInfrastructureAloneOpensNothing(t *testing.T) {

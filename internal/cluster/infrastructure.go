@@ -118,6 +118,14 @@ func parseIdentity(cert *x509.Certificate) (id string, o journal.Origin, err err
 	return "", "", errors.New("the certificate names no member")
 }
 
+// certify sees to it that this member has a certificate, and that the others know its key.
+func (c *Cluster) certify(ctx context.Context) error {
+	if err := c.ensureCertificate(); err != nil {
+		return err
+	}
+	return c.announceKey(ctx)
+}
+
 // ensureCertificate loads this member's certificate, and makes or renews it where it holds the CA's key.
 func (c *Cluster) ensureCertificate() error {
 	c.certifying.Lock() // two keys at once, and the others would know the wrong one
