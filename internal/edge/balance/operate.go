@@ -1,0 +1,38 @@
+package balance
+
+import (
+	"time"
+
+	"troupe/internal/fault"
+)
+
+// This file is what an edge and an operator ask of a pool beside a place at a server.
+
+// Wait estimates how long a request that comes now would stand in the queue; 0 while nobody stands there.
+func (p *Pool) Wait(ask Ask) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		return 0
+	}
+	return p.wait(ask, p.o.Now())
+}
+
+// SetWeight changes the weight of a server until the next [Pool.Set]; 0 keeps new work away from it.
+func (p *Pool) SetWeight(name string, weight int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.servers {
+		if s.Name != name {
+			continue
+		}
+		if s.Server.Weight = weight; weight == 0 {
+			s.Server.Weight = -1
+		}
+		now := p.o.Now()
+		p.look(now)
+		p.dispatch(now, true)
+		return nil
+	}
+	return fault.New(fault.NotFound, "pool %s has no server %q", p.o.Name, name)
+}
