@@ -166,7 +166,8 @@ type EdgeRuns struct {
 	Disk          Size     `yaml:"disk,omitempty"`            // for all bodies
 	MaxRetryAfter Duration `yaml:"max_retry_after,omitempty"` // no longer than the agents' runinterval
 	Ramp          Duration `yaml:"ramp,omitempty"`            // after an outage, until as many runs begin as come
-	Drain         Duration `yaml:"drain,omitempty"`           // how long runs may take to end when the edge stops
+	Drain         Duration `yaml:"drain,omitempty"`           // how long requests may take to end when the edge stops
+	Linger        Duration `yaml:"linger,omitempty"`          // before that, while agents let go of their connections
 }
 
 // EdgeDNS is the zone that the edge answers for.

@@ -92,7 +92,8 @@ func (m *Monitor) attempt(ctx context.Context, t Target) result {
 	if deadline, ok := ctx.Deadline(); ok {
 		err = conn.SetDeadline(deadline)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // so that the end of Run ends a check
+	bare := conn
+	stop := context.AfterFunc(ctx, func() { _ = bare.SetDeadline(time.Unix(1, 0)) }) // so that the end of Run ends a check
 	defer stop()
 	if err == nil && c.SendProxy {
 		_, err = conn.Write(proxyHeader(conn, c.ProxyV2))

@@ -1,0 +1,309 @@
+// Package edge is what agents connect to: it ends their TLS or carries their bytes, brings each request to a server that can take it,
+// and sends it to another one when that server dies.
+//
+// Begin with [Run]. DESIGN.md has the words and what must stay true.
+package edge
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"troupe/internal/authn"
+	"troupe/internal/config"
+	"troupe/internal/edge/balance"
+	"troupe/internal/edge/health"
+	"troupe/internal/stages"
+	"troupe/internal/telemetry"
+)
+
+// Options tunes an edge's process.
+type Options struct {
+	Log      *slog.Logger
+	Version  string
+	Takeover bool // take the listeners of a running edge with the same data folder, which ends then
+}
+
+// Edge is one running edge.
+type Edge struct {
+	conf     *config.Edge
+	o        Options
+	log      *slog.Logger
+	registry *prometheus.Registry
+	metrics  *metrics
+	started  time.Time
+
+	trust     atomic.Pointer[trust] // nil while no listener ends TLS
+	clients   *authn.Clients
+	judge     *health.Monitor
+	tables    map[string]*balance.Table // by pool
+	pools     map[string]*pool
+	listeners []*listener
+	runs      *runs
+	bodies    *bodies
+	budget    *budget
+	poison    *poison
+	outage    *outage
+	sessions  *sessions
+	runConf   runConf
+	notify    stages.Notifier
+	leaving   atomic.Bool   // the process ends
+	drained   atomic.Bool   // an operator said so
+	replaced  chan struct{} // closed when another process has the listeners
+	replace   sync.Once
+	// predecessor is the process that the listeners came from; it is told when this one serves.
+	predecessor *net.UnixConn
+}
+
+// runConf is the configuration of runs with our choices put in.
+type runConf struct {
+	replays            int
+	maxBody, maxAnswer int64
+	maxRetryAfter      time.Duration
+	drain, linger      time.Duration
+}
+
+// Run serves until ctx ends and everything that was running is finished.
+func Run(ctx context.Context, conf *config.Edge, o Options) error {
+	e, err := open(ctx, conf, o)
+	if err != nil {
+		return err
+	}
+	bound, inherited, err := e.bind(ctx)
+	if err != nil {
+		return err
+	}
+	for i, l := range bound {
+		e.listeners = append(e.listeners, e.newListener(conf.Listeners[i], l))
+	}
+	e.log.Info("edge starts", "name", conf.Name, "site", conf.Site, "data", conf.Data, "version", o.Version, "listeners", len(bound), "pools", len(e.pools))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // another process has the listeners: this one finishes what it has
+		select {
+		case <-e.replaced:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	parts := []stages.Stage{
+		stages.Of("health", e.judge.Run, 5*time.Second),
+		stages.Of("verdicts", e.follow, 5*time.Second),
+		stages.Of("runs", e.runs.run, 5*time.Second),
+		stages.Of("tables", e.keepTables, 5*time.Second),
+		stages.Of("idle", e.reap, 15*time.Second),
+		stages.Of("metrics", e.runMetrics, 5*time.Second),
+		stages.Of("control", e.runControl, 10*time.Second),
+	}
+	if conf.OwnTLS() {
+		parts = append(parts, stages.Of("certificates", e.watchTrust, 10*time.Second))
+	}
+	for _, l := range e.listeners {
+		parts = append(parts, stages.Of("listener "+l.conf.Listen, l.run, e.runConf.drain+10*time.Second))
+	}
+	parts = append(parts, stages.Of("ready", func(ctx context.Context) error { return e.ready(ctx, inherited) }, e.runConf.linger+5*time.Second))
+	err = stages.Run(ctx, parts)
+	e.log.Info("edge has stopped", "name", conf.Name)
+	return err
+}
+
+// open makes all parts; nothing runs yet.
+func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
+	log := telemetry.Discard(o.Log)
+	e := &Edge{
+		conf: conf, o: o, log: log, registry: prometheus.NewRegistry(), started: time.Now(), notify: stages.NewNotifier(),
+		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
+		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(0)}, replaced: make(chan struct{}),
+	}
+	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	e.metrics = newMetrics(e.registry, e)
+	if err := os.MkdirAll(conf.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("create the data folder of the edge: %w", err)
+	}
+	r := conf.Runs
+	e.runConf = runConf{replays: 2, maxBody: r.MaxBody.Or(256 << 20), maxAnswer: r.MaxAnswer.Or(64 << 20), maxRetryAfter: r.MaxRetryAfter.Or(30 * time.Minute), drain: r.Drain.Or(time.Minute), linger: r.Linger.Or(agentKeepAlive)}
+	if r.Replays != nil {
+		e.runConf.replays = *r.Replays
+	}
+	share := r.ReplayBudget
+	if share == 0 {
+		share = 0.1
+	}
+	e.budget = newBudget(share)
+	e.bodies = &bodies{dir: conf.Data, maxMemory: r.Memory.Or(256 << 20), maxDisk: r.Disk.Or(4 << 30)}
+	e.runs = newRuns(r.Idle.Or(10*time.Minute), log, e.metrics.ended)
+	e.clients = &authn.Clients{
+		Pool:    func() *x509.CertPool { return e.trust.Load().pool },
+		Issuers: func() []*x509.Certificate { return e.trust.Load().issuers }, Now: time.Now,
+	}
+	if conf.OwnTLS() {
+		t, err := trustFiles(conf.TLS)
+		if err != nil {
+			return nil, err
+		}
+		e.trust.Store(t)
+	} else if conf.Terminates() {
+		return nil, errors.New("a listener in mode puppet ends TLS: name tls.certificate, tls.key, tls.ca and tls.crl, or use mode: passthrough")
+	}
+	e.judge = health.New(health.Options{Log: log, Registerer: e.registry, SaveFile: filepath.Join(conf.Data, "admin.json")})
+	return e, e.openPools()
+}
+
+func (e *Edge) openPools() error {
+	for name, c := range e.conf.Pools {
+		if c.Stick != "" {
+			table := balance.NewTable(c.StickExpire.Or(30*time.Minute), c.StickSize, nil)
+			if err := table.Load(e.tableFile(name)); err != nil {
+				e.log.Warn("who stuck to which server is forgotten", "pool", name, telemetry.KeyErr, err)
+			}
+			e.tables[name] = table
+		}
+		e.pools[name] = e.newPool(name, c)
+	}
+	for name, c := range e.conf.Pools {
+		p := e.pools[name]
+		p.overflow = e.pools[c.Overflow.Pool]
+		if err := p.set(e, c.Servers, e.foreignTLS(c)); err != nil {
+			return err
+		}
+	}
+	targets, err := e.targets()
+	if err != nil {
+		return err
+	}
+	e.judge.Watch(targets)
+	return nil
+}
+
+func (e *Edge) tableFile(pool string) string { return filepath.Join(e.conf.Data, "stick-"+pool) }
+
+// agentKeepAlive is how long agents keep a connection that they do not use (http_keepalive_timeout), and a little more.
+const agentKeepAlive = 5 * time.Second
+
+// ready tells the service manager that the edge serves. At the end it has agents let go of their connections, so that none of them
+// is closed under a request: an agent does not ask again.
+func (e *Edge) ready(ctx context.Context, inherited bool) error {
+	state := "READY=1"
+	if inherited {
+		state = fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid())
+	}
+	if err := e.notify.Send(state); err != nil {
+		e.log.Warn("service manager was not told that the edge is ready", telemetry.KeyErr, err)
+	}
+	for _, l := range e.listeners {
+		e.log.Info("agents are served", "listen", l.Addr().String(), "mode", l.conf.Mode)
+	}
+	if err := e.writeAddresses(); err != nil {
+		return err
+	}
+	if e.predecessor != nil {
+		if _, err := e.predecessor.Write([]byte{1}); err != nil {
+			e.log.Warn("the edge before this one was not told to end", telemetry.KeyErr, err, "remedy", "stop it by its process id")
+		}
+		if err := e.predecessor.Close(); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	e.leaving.Store(true)
+	select {
+	case <-e.replaced:
+	default:
+		if err := e.notify.Send("STOPPING=1"); err != nil {
+			e.log.Warn("service manager was not told that the edge stops", telemetry.KeyErr, err)
+		}
+	}
+	if !e.conf.Terminates() {
+		return nil
+	}
+	e.log.Info("edge stops: agents let go of their connections first", "for", e.runConf.linger)
+	time.Sleep(e.runConf.linger)
+	return nil
+}
+
+// writeAddresses tells scripts and tests where the edge serves.
+func (e *Edge) writeAddresses() error {
+	var text string
+	for _, l := range e.listeners {
+		text += l.Addr().String() + "\n"
+	}
+	return writeFile(filepath.Join(e.conf.Data, "listen.addr"), text)
+}
+
+func writeFile(path, text string) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil { //nolint:gosec // an address is no secret
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// tableEvery is how often what sticks is written, so that an edge that is killed remembers most of it.
+const tableEvery = 10 * time.Second
+
+func (e *Edge) keepTables(ctx context.Context) error {
+	tick := time.NewTicker(tableEvery)
+	defer tick.Stop()
+	for {
+		done := false
+		select {
+		case <-ctx.Done():
+			done = true
+		case <-tick.C:
+		}
+		for name, t := range e.tables {
+			if err := t.Save(e.tableFile(name)); err != nil {
+				e.log.Warn("who sticks to which server is not written", "pool", name, telemetry.KeyErr, err)
+			}
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+func (e *Edge) runMetrics(ctx context.Context) error {
+	if e.conf.Metrics == "" {
+		<-ctx.Done()
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second}))
+	l, err := net.Listen("tcp", e.conf.Metrics)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return serveUntil(ctx, l, mux)
+}
+
+// serveUntil serves HTTP until ctx ends.
+func serveUntil(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	err := srv.Shutdown(grace)
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return err
+}

@@ -1,0 +1,324 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"troupe/internal/config"
+	"troupe/internal/edge/balance"
+	"troupe/internal/edge/health"
+	"troupe/internal/fault"
+)
+
+// This file makes pools of what an operator or the troupe says, and knows how to reach their servers.
+
+const (
+	connectMost = 2 * time.Second
+	answerMost  = 9 * time.Minute // agents give up after ten
+	passIdle    = 20 * time.Minute
+	queueMost   = 60 * time.Second
+	queueLength = 10_000
+)
+
+// A pool is a balance.Pool and the ways to its servers.
+type pool struct {
+	*balance.Pool
+
+	name     string
+	conf     config.EdgePool
+	costs    *balance.Costs
+	overflow *pool
+
+	mu      sync.Mutex
+	servers map[string]*server
+}
+
+// A server is the way to one server of a pool.
+type server struct {
+	id      string // pool/server, as the judge knows it
+	name    string
+	address string
+	prefix  string // of the path, at a member of the troupe
+	http    *http.Transport
+
+	mu      sync.Mutex
+	current map[*int]context.CancelCauseFunc // what is under way there
+}
+
+var errWentDown = errors.New("the server went down meanwhile")
+
+// begin notes something that is under way at a server, which ends when the server goes down.
+func (s *server) begin(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	key := new(int)
+	s.mu.Lock()
+	s.current[key] = cancel
+	s.mu.Unlock()
+	return ctx, func() {
+		s.mu.Lock()
+		delete(s.current, key)
+		s.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// cut ends all that is under way.
+func (s *server) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, cancel := range s.current {
+		cancel(errWentDown)
+		delete(s.current, key)
+	}
+	s.http.CloseIdleConnections()
+}
+
+func (s *server) busy() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.current)
+}
+
+func yes(b *bool) bool { return b == nil || *b }
+
+// newPool makes a pool without servers.
+func (e *Edge) newPool(name string, c config.EdgePool) *pool {
+	p := &pool{name: name, conf: c, costs: &balance.Costs{}, servers: map[string]*server{}}
+	p.Pool = balance.New(balance.Options{
+		Name: name, Method: c.Balance, HashBy: c.HashBy, Stick: c.Stick, StickExpire: c.StickExpire.Or(30 * time.Minute), StickSize: c.StickSize,
+		Table: e.tables[name], MaxQueue: orInt(c.Queue.Length, queueLength), QueueTimeout: c.Queue.Timeout.Or(queueMost), SlowStart: time.Duration(c.SlowStart),
+		AllBackups: c.AllBackups, Panic: c.Panic, Site: e.conf.Site, LocalFirst: yes(c.LocalFirst),
+		Verdict:    func(server string) health.Verdict { return e.judge.Verdict(name + "/" + server) },
+		Registerer: e.registry,
+	})
+	return p
+}
+
+func orInt(n, other int) int {
+	if n == 0 {
+		return other
+	}
+	return n
+}
+
+// set gives a pool its servers; those that stay keep their connections.
+func (p *pool) set(e *Edge, list []config.EdgeServer, client func(config.EdgeServer) (*tls.Config, string, error)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keep := map[string]*server{}
+	members := make([]balance.Server, 0, len(list))
+	for _, s := range list {
+		weight := 100
+		if s.Weight != nil {
+			weight = *s.Weight
+		}
+		if weight == 0 {
+			weight = -1 // in package balance 0 is the default
+		}
+		members = append(members, balance.Server{Name: s.Name, Address: s.Address, Site: s.Site, Weight: weight, MaxConns: s.MaxConnections, Backup: s.Backup, Tier: s.Tier})
+		if old := p.servers[s.Name]; old != nil && old.address == s.Address {
+			keep[s.Name] = old
+			continue
+		}
+		way := &server{id: p.name + "/" + s.Name, name: s.Name, address: s.Address, current: map[*int]context.CancelCauseFunc{}}
+		conf, prefix, err := client(s)
+		if err != nil {
+			return fmt.Errorf("pool %s: server %s: %w", p.name, s.Name, err)
+		}
+		way.prefix, way.http = prefix, p.transport(e, conf)
+		keep[s.Name] = way
+	}
+	for name, old := range p.servers {
+		if keep[name] != old {
+			old.http.CloseIdleConnections() // what is under way may end
+		}
+	}
+	p.servers = keep
+	p.Pool.Set(members)
+	return nil
+}
+
+func (p *pool) transport(e *Edge, conf *tls.Config) *http.Transport {
+	dialer := &net.Dialer{Timeout: p.conf.Connect.Or(connectMost), KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
+	return &http.Transport{
+		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: p.conf.Connect.Or(connectMost),
+		ResponseHeaderTimeout: p.conf.Answer.Or(answerMost), MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second,
+		DisableCompression: true, MaxResponseHeaderBytes: 256 << 10, WriteBufferSize: 16 << 10, ReadBufferSize: 32 << 10,
+		ForceAttemptHTTP2: false, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}
+}
+
+func (p *pool) server(name string) *server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.servers[name]
+}
+
+func (p *pool) all() []*server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*server, 0, len(p.servers))
+	for _, s := range p.servers {
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b *server) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+// foreignTLS is how the edge speaks to a puppetserver: as itself, if it has a certificate.
+func (e *Edge) foreignTLS(c config.EdgePool) func(config.EdgeServer) (*tls.Config, string, error) {
+	return func(s config.EdgeServer) (*tls.Config, string, error) {
+		name := c.TLS.ServerName
+		if name == "" {
+			name = host(s.Address)
+		}
+		conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name, ClientSessionCache: tls.NewLRUClientSessionCache(64)}
+		switch {
+		case c.TLS.CA != "":
+			bundle, err := os.ReadFile(c.TLS.CA)
+			if err != nil {
+				return nil, "", err
+			}
+			conf.RootCAs = x509.NewCertPool()
+			if !conf.RootCAs.AppendCertsFromPEM(bundle) {
+				return nil, "", fault.New(fault.Invalid, "%s has no certificate in PEM", c.TLS.CA)
+			}
+		case e.trust.Load() != nil:
+			// The authorities of now: an edge lives longer than a CA bundle.
+			conf.InsecureSkipVerify = true //nolint:gosec // VerifyConnection does it
+			conf.VerifyConnection = func(cs tls.ConnectionState) error { return e.verifyServer(cs, name) }
+		}
+		if c.TLS.Certificate != "" {
+			pair, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key)
+			if err != nil {
+				return nil, "", err
+			}
+			conf.Certificates = []tls.Certificate{pair}
+		} else if e.trust.Load() != nil {
+			conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return e.trust.Load().certificate, nil }
+		}
+		return conf, "", nil
+	}
+}
+
+func (e *Edge) verifyServer(cs tls.ConnectionState, name string) error {
+	t := e.trust.Load()
+	between := x509.NewCertPool()
+	for _, c := range cs.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	chains, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: t.pool, Intermediates: between, DNSName: name, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if err != nil {
+		return fmt.Errorf("certificate of the server: %w", err)
+	}
+	return t.admits(chains)
+}
+
+// check turns an operator's words into what the judge does. In mode puppet a server is asked as agents ask it.
+func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, sendProxy bool) (health.Check, error) {
+	h := health.Check{
+		Type: c.Type, Method: c.Method, Path: c.Path, Host: c.Host, SendProxy: sendProxy,
+		Interval: time.Duration(c.Interval), FastInterval: time.Duration(c.FastInterval), DownInterval: time.Duration(c.DownInterval), Timeout: time.Duration(c.Timeout),
+		Rise: c.Rise, Fall: c.Fall, Spread: c.Spread, AgentAddress: s.AgentCheck, Observe: yes(c.Observe), ErrorLimit: c.ErrorLimit, OnError: c.OnError,
+	}
+	if h.Type == "" {
+		h.Type = "https"
+	}
+	if h.Path == "" {
+		h.Path = "/status/v1/simple/server"
+	}
+	if c.Status != "" {
+		ranges, err := config.ParseStatus(c.Status)
+		if err != nil {
+			return h, err
+		}
+		for _, r := range ranges {
+			h.Status = append(h.Status, health.StatusRange{From: r.From, To: r.To})
+		}
+	}
+	if c.Body != "" {
+		body, err := regexp.Compile(c.Body)
+		if err != nil {
+			return h, err
+		}
+		h.Body = body
+	}
+	if yes(c.Verify) {
+		h.TLS = conf
+	}
+	return h, nil
+}
+
+// targets are what the judge watches.
+func (e *Edge) targets() ([]health.Target, error) {
+	var all []health.Target
+	for name, p := range e.pools {
+		for _, s := range p.all() {
+			conf := config.EdgeServer{Name: s.name, Address: s.address}
+			if i := slices.IndexFunc(p.conf.Servers, func(c config.EdgeServer) bool { return c.Name == s.name }); i >= 0 {
+				conf = p.conf.Servers[i]
+			}
+			c := p.conf.Check
+			if conf.Check != nil {
+				c = *conf.Check
+			}
+			check, err := e.check(c, conf, s.http.TLSClientConfig, p.conf.SendProxy != "")
+			if err != nil {
+				return nil, fmt.Errorf("pool %s: check of %s: %w", name, s.name, err)
+			}
+			check.Path = s.prefix + check.Path
+			all = append(all, health.Target{ID: s.id, Address: s.address, Check: check})
+		}
+	}
+	return all, nil
+}
+
+// follow has pools learn what the judge says, and cuts what is under way at a server that went down while others serve: its agents
+// need not wait for an answer that never comes.
+func (e *Edge) follow(ctx context.Context) error {
+	down := map[*server]bool{}
+	for {
+		changed := e.judge.Changed()
+		for _, p := range e.pools {
+			p.Refresh()
+			for _, s := range p.all() {
+				gone := e.judge.Verdict(s.id).State == health.Down
+				// With nobody else to ask, what is under way has its best chance where it is.
+				if gone && !down[s] && yes(p.conf.CutDown) && p.Usable() > 0 {
+					s.cut()
+					down[s] = true
+				} else if !gone {
+					delete(down, s)
+				}
+			}
+		}
+		e.outage.note(e.serving())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// serving tells whether this edge can finish a run: whether every pool that listeners begin with has somebody who serves.
+func (e *Edge) serving() (ok bool, why string) {
+	for _, l := range e.conf.Listeners {
+		p := e.pools[l.Pool]
+		if p.Usable() == 0 && (p.overflow == nil || p.overflow.Usable() == 0) {
+			return false, "pool " + l.Pool + " has no server that serves"
+		}
+	}
+	return true, ""
+}
