@@ -63,6 +63,7 @@ func (a *API) getCatalog(w http.ResponseWriter, q *request) error {
 	}
 	version.Retain()
 	defer version.Release()
+	tellCodeID(ctx, w, version)
 
 	c := compilation{
 		request: engine.Request{

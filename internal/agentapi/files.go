@@ -90,7 +90,7 @@ func (a *API) fileRequest(q *request, supported []format) (f format, v *code.Ver
 	if err != nil {
 		return f, nil, "", "", err
 	}
-	if v, err = a.code.Current(q.Context(), env); err != nil {
+	if v, err = a.runVersion(q.Context(), env); err != nil {
 		return f, nil, "", "", err
 	}
 	if q.key == "" {

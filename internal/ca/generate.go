@@ -139,6 +139,36 @@ func (a *Authority) ServerCertificate(ctx context.Context, q ServerRequest) (*tl
 	return a.newServerCertificate(ctx, show, path, GenerateRequest{Certname: certname, AltNames: q.AltNames, TTL: q.TTL, Client: q.Client, KeyType: q.KeyType, Extensions: q.Extensions})
 }
 
+// CertifyServer signs a key that somebody else holds, who serves agents in the name of this authority: an edge. It returns the
+// certificate and what belongs above it, in PEM. An earlier certificate of that name stays good until it ends.
+func (a *Authority) CertifyServer(ctx context.Context, certname puppet.Certname, public crypto.PublicKey, altNames []string) ([]byte, error) {
+	if _, err := checkSubject(string(certname), string(certname)); err != nil {
+		return nil, err
+	}
+	names, err := parseAltNames(altNames)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := a.names.lock(ctx, certname)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	by := a.trust.Load().shown
+	if by == nil || by.key == nil {
+		return nil, errNoKey()
+	}
+	der, err := a.issue(ctx, issuing{name: certname, publicKey: public, ttl: a.policy.Load().TTL, altNames: names.with(string(certname)), by: by})
+	if err != nil {
+		return nil, err
+	}
+	text := certificatePEM(der)
+	for _, c := range by.chain() {
+		text = append(text, certificatePEM(c)...)
+	}
+	return text, nil
+}
+
 // serves reports whether a certificate is what a server is to show. Where the key of the issuer to be shown has not come yet, any
 // that counts will do: the member must go on.
 func (a *Authority) serves(show *issuer, cert *x509.Certificate, names altNames, q ServerRequest) bool {

@@ -25,7 +25,7 @@ const defaultEdgeConfig = "/etc/troupe/edge.yaml"
 
 func newEdge(c *common) *cobra.Command {
 	return group("edge", "What agents connect to: balancing, health, runs",
-		newEdgeRun(c), newEdgeCheck(c), newEdgeStatus(c), newEdgeBackends(c), newEdgeRuns(c), newEdgeSessions(c), newEdgeTable(c), newEdgeExplain(c),
+		newEdgeRun(c), newEdgeJoin(c), newEdgeCheck(c), newEdgeStatus(c), newEdgeBackends(c), newEdgeRuns(c), newEdgeSessions(c), newEdgeTable(c), newEdgeExplain(c),
 		newEdgeMode(c, "ready", "Send requests to a server again, or to this edge"),
 		newEdgeMode(c, "drain", "Send no new run to a server, or to this edge; what runs may end"),
 		newEdgeMode(c, "maint", "Send nothing to a server and do not check it"),
@@ -71,6 +71,34 @@ func newEdgeRun(c *common) *cobra.Command {
 		return edge.Run(cmd.Context(), conf, edge.Options{Log: log, Version: version(), Takeover: *takeover})
 	}
 	return cmd
+}
+
+func newEdgeJoin(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "join TOKEN@HOST", Short: "Make this machine an edge of a troupe", Args: oneArg("token"),
+		Long: "Make this machine an edge of a troupe, with a token that \"troupe token create --role edge\" printed. It gets certificates, no key of a\n" +
+			"CA and no data. Then start it: troupe edge run. A token of \"-\" is read from standard input.",
+		Example: "  troupe edge join troupe1.4k2m7qzz3x.….…@puppet1.example.com",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conf, err := c.edgeConfig()
+			if err != nil {
+				return err
+			}
+			text := args[0]
+			if text == "-" {
+				if _, err := fmt.Fscan(c.env.Stdin, &text); err != nil {
+					return fmt.Errorf("read the token from standard input: %w", err)
+				}
+			}
+			self, err := edge.Join(cmd.Context(), conf, version(), text)
+			if err != nil {
+				return err
+			}
+			return c.print(self, func(w *tabwriter.Writer) {
+				fmt.Fprintf(w, "%s is an edge of site %s, for agents that ask for %s. Start it: troupe edge run --data %s\n", self.Name, self.Site, strings.Join(self.Names, ", "), conf.Data)
+			})
+		},
+	}
 }
 
 func newEdgeCheck(c *common) *cobra.Command {

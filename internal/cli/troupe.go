@@ -58,9 +58,11 @@ func newTokenCreate(c *common) *cobra.Command {
 	var ttl string
 	cmd := &cobra.Command{
 		Use: "create", Short: "Print the command with which a fresh machine joins", Args: noArgs,
-		Example: "  troupe token create --site west\n  troupe token create --uses 3 --ttl 1d",
+		Example: "  troupe token create --site west\n  troupe token create --uses 3 --ttl 1d\n  troupe token create --role edge --names puppet,puppet.example.com",
 	}
 	cmd.Flags().StringVar(&q.Site, "site", "", "the new member's `site` (default: it says so itself, else that of this member)")
+	cmd.Flags().StringVar((*string)(&q.Role), "role", string(cluster.RoleServer), "server, or edge: serves agents in front of members, and holds no keys of the CA")
+	cmd.Flags().StringSliceVar(&q.Names, "names", nil, "of role edge: `names` that agents ask for (default puppet)")
 	cmd.Flags().IntVar(&q.Uses, "uses", 1, "how many members may join with it")
 	cmd.Flags().StringVar(&ttl, "ttl", "1h", "how long it is valid, such as 1h or 7d")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -75,7 +77,11 @@ func newTokenCreate(c *common) *cobra.Command {
 				return err
 			}
 			return c.print(t, func(w *tabwriter.Writer) {
-				fmt.Fprintf(w, "On the new machine, until %s:\n\n  troupe join %s@%s\n", t.Expires.Local().Format(time.DateTime), t.Text, t.Address)
+				command := "join"
+				if q.Role == cluster.RoleEdge {
+					command = "edge join"
+				}
+				fmt.Fprintf(w, "On the new machine, until %s:\n\n  troupe %s %s@%s\n", t.Expires.Local().Format(time.DateTime), command, t.Text, t.Address)
 			})
 		})
 	}

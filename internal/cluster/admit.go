@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"troupe/internal/failpoint"
@@ -34,12 +35,13 @@ type joinRequest struct {
 // A joinAnswer makes it a member.
 type joinAnswer struct {
 	ID          string `json:"id"`
-	Certificate []byte `json:"certificate"` // DER
-	CA          []byte `json:"ca"`          // DER
-	CAKey       []byte `json:"ca_key,omitempty"`
+	Certificate []byte `json:"certificate"`      // DER
+	CA          []byte `json:"ca"`               // DER
+	CAKey       []byte `json:"ca_key,omitempty"` // of role server only, as the keys
 	Keys        Keys   `json:"keys,omitzero"`
 	Member      Member `json:"member"`
 	From        Member `json:"from"` // whose journal to take
+	Edge        *Edge  `json:"edge,omitempty"`
 }
 
 const (
@@ -48,12 +50,13 @@ const (
 	maxName  = 255
 )
 
-// Handler serves the member port: anybody may try to join, a machine with a certificate of the troupe may introduce itself, the
-// rest is for members.
-func (c *Cluster) Handler(members http.Handler) http.Handler {
+// Handler serves the member port: anybody may try to join, a machine with a certificate of the troupe may introduce itself, edges
+// have what is below /edge/, the rest is for members.
+func (c *Cluster) Handler(members, edges http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /cluster/v1/join", c.answerJoin)
 	mux.HandleFunc("POST /cluster/v1/introduce", c.answerIntroduction)
+	mux.Handle("/edge/", c.edgesOnly(edges))
 	mux.Handle("/", c.members(members))
 	return mux
 }
@@ -117,6 +120,9 @@ func (c *Cluster) admit(ctx context.Context, q joinRequest) (answer joinAnswer, 
 		return answer, err
 	}
 
+	if slices.Contains(t.Roles, RoleEdge) {
+		return c.admitEdge(ctx, q, t, site, public)
+	}
 	c.mu.Lock()
 	f := c.state.founded
 	c.mu.Unlock()

@@ -38,6 +38,9 @@ type Role string
 // RoleServer does every job, and holds the keys of the CAs.
 const RoleServer Role = "server"
 
+// RoleEdge serves agents in front of members. It holds no key of a CA and gets no journal.
+const RoleEdge Role = "edge"
+
 // Options tells who this member is.
 type Options struct {
 	Name    string // its certname
@@ -210,7 +213,7 @@ func (c *Cluster) Announce(ctx context.Context) error {
 	return c.append(ctx, draft{kindMember, c.o.Name, now})
 }
 
-// Remove ends the membership of a member: from now on nobody speaks to it, and nothing that it writes later is taken.
+// Remove ends the membership of a member or an edge: from now on nobody speaks to it, and nothing that it writes later is taken.
 func (c *Cluster) Remove(ctx context.Context, name string) (Member, error) {
 	for _, m := range c.Members() {
 		if m.Name != name && string(m.Origin) != name {
@@ -222,9 +225,19 @@ func (c *Cluster) Remove(ctx context.Context, name string) (Member, error) {
 		c.log.WarnContext(ctx, "member removed", "member", m.Name, "site", m.Site)
 		return m, nil
 	}
+	if e, found, err := c.removeEdge(ctx, name); found {
+		if err != nil {
+			return Member{}, fmt.Errorf("remove edge %s: %w", name, err)
+		}
+		c.log.WarnContext(ctx, "edge removed", "edge", e.Name, "site", e.Site)
+		return Member{Origin: e.Origin, Name: e.Name, Site: e.Site, Roles: []Role{RoleEdge}}, nil
+	}
 	var names []string
 	for _, m := range c.Members() {
 		names = append(names, m.Name)
+	}
+	for _, e := range c.Edges() {
+		names = append(names, e.Name)
 	}
 	return Member{}, fault.New(fault.NotFound, "no member is called %s; there are: %s", name, strings.Join(names, ", "))
 }
@@ -275,7 +288,7 @@ func OriginOf(cs *tls.ConnectionState) (journal.Origin, bool) {
 }
 
 // ServerTLS is the configuration of the member port. A certificate is not required, since whoever joins has none; one that is
-// shown must be a member's, or that of a machine of which nobody has told: it may introduce itself, see [Cluster.Handler].
+// shown must be a member's, an edge's, or that of a machine of which nobody has told: it may introduce itself, see [Cluster.Handler].
 func (c *Cluster) ServerTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
@@ -283,6 +296,9 @@ func (c *Cluster) ServerTLS() *tls.Config {
 		ClientAuth:     tls.RequestClientCert,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if len(cs.PeerCertificates) == 0 {
+				return nil
+			}
+			if _, err := c.checkEdge(cs.PeerCertificates); err == nil {
 				return nil
 			}
 			_, err := c.check(cs.PeerCertificates, x509.ExtKeyUsageClientAuth)

@@ -74,6 +74,9 @@ func newBench(t *testing.T) *bench {
 			w.Header().Set("Date", b.date())
 		}
 		_, _ = io.WriteString(w, "hello "+string(origin))
+	}), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e, _ := EdgeOf(r.Context())
+		_, _ = io.WriteString(w, "edge "+e.Name)
 	}))}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.ServeTLS(l, "", "") }()

@@ -37,12 +37,16 @@ func (s *state) digest() (journal.Digest, error) {
 	for o, k := range s.keys {
 		keys[o] = k.effective()
 	}
+	edges := map[journal.Origin]Edge{}
+	for o, e := range s.edges {
+		edges[o] = e.Edge
+	}
 	var first foundedRecord
 	if s.founded != nil {
 		first = s.founded.foundedRecord
 	}
 	text, err := json.Marshal(map[string]any{ // which sorts keys
-		"founded": first, "members": members, "keys": keys, "removed": s.removed, "tokens": s.tokens, "used": s.used, "revoked": s.revoked,
+		"founded": first, "members": members, "keys": keys, "edges": edges, "removed": s.removed, "tokens": s.tokens, "used": s.used, "revoked": s.revoked,
 	})
 	if err != nil {
 		return journal.Digest{}, fmt.Errorf("sum what is known of the troupe: %w", err)

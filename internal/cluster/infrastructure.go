@@ -84,6 +84,10 @@ func certify(template, parent *x509.Certificate, public crypto.PublicKey, key cr
 
 // certifyMember makes the certificate with which a member proves itself.
 func (c *Cluster) certifyMember(f *founded, m Member, public crypto.PublicKey) (*x509.Certificate, error) {
+	return c.certifyAs(f, m.Name, identity(f.ID, m.Origin), public)
+}
+
+func (c *Cluster) certifyAs(f *founded, name string, as *url.URL, public crypto.PublicKey) (*x509.Certificate, error) {
 	text, err := c.vault.Open(f.cert.SubjectKeyId)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.New("this member does not hold the key of the infrastructure CA: ask a member of role server")
@@ -97,7 +101,7 @@ func (c *Cluster) certifyMember(f *founded, m Member, public crypto.PublicKey) (
 	}
 	now := c.o.Now()
 	return certify(&x509.Certificate{
-		Subject: pkix.Name{CommonName: m.Name}, URIs: []*url.URL{identity(f.ID, m.Origin)},
+		Subject: pkix.Name{CommonName: name}, URIs: []*url.URL{as},
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(memberLifetime), BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

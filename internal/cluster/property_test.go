@@ -25,6 +25,8 @@ func drawRecord(t *rapid.T, at journal.Time, by journal.Origin, cas [][]byte) jo
 		body = memberRecord{Member{Origin: origin.Draw(t, "member"), Name: rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "name"), Site: rapid.SampledFrom([]string{"east", "west"}).Draw(t, "site"), Roles: []Role{RoleServer}}}
 	case kindMemberKey:
 		body = memberKeyRecord{Origin: origin.Draw(t, "member"), Key: rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key")}
+	case kindEdge:
+		body = edgeRecord{Edge{Origin: origin.Draw(t, "edge"), Name: rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, "name"), Site: "east"}}
 	case kindRemoved:
 		body = removedRecord{origin.Draw(t, "removed")}
 	case kindToken: // its id is random: there is one record for each

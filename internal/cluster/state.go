@@ -22,6 +22,7 @@ const (
 	kindFounded      = "troupe.founded"
 	kindMember       = "troupe.member"
 	kindMemberKey    = "troupe.member-key"
+	kindEdge         = "troupe.edge"
 	kindRemoved      = "troupe.removed"
 	kindToken        = "troupe.token"
 	kindTokenUsed    = "troupe.token-used"
@@ -32,7 +33,7 @@ const (
 
 // kinds are those that this program folds.
 func kinds() []string {
-	return []string{kindFounded, kindMember, kindMemberKey, kindRemoved, kindToken, kindTokenUsed, kindTokenRevoked}
+	return []string{kindFounded, kindMember, kindMemberKey, kindEdge, kindRemoved, kindToken, kindTokenUsed, kindTokenRevoked}
 }
 
 type foundedRecord struct {
@@ -51,6 +52,9 @@ type memberKeyRecord struct {
 	Key    string         `json:"key"` // SHA-256 of the public key with which that member proves itself, hex
 }
 
+// An edgeRecord is written once, by the member that admits the edge.
+type edgeRecord struct{ Edge }
+
 type removedRecord struct {
 	Origin journal.Origin `json:"origin"`
 }
@@ -60,6 +64,7 @@ type tokenRecord struct {
 	Sum     []byte    `json:"sum"` // SHA-256 of the secret
 	Site    string    `json:"site,omitempty"`
 	Roles   []Role    `json:"roles"`
+	Names   []string  `json:"names,omitempty"` // that an edge may serve under
 	Uses    int       `json:"uses"`
 	Expires time.Time `json:"expires"`
 }
@@ -79,6 +84,7 @@ type state struct {
 	founded   *founded
 	members   map[journal.Origin]said
 	keys      map[journal.Origin]memberKeys
+	edges     map[journal.Origin]edgeSaid
 	removed   map[journal.Origin]bool
 	tokens    map[string]tokenRecord
 	used      map[string]map[journal.Origin]bool // by token
@@ -100,6 +106,14 @@ type said struct {
 
 	at journal.Time
 	by journal.Origin // whose record it is: its own, or of who admitted it
+}
+
+// edgeSaid is the first word about an edge.
+type edgeSaid struct {
+	edgeRecord
+
+	at journal.Time
+	by journal.Origin
 }
 
 // memberKeys are the keys of a member. What others say of them counts only until it has spoken itself: whoever admits a member names
@@ -148,7 +162,7 @@ func (k memberKeys) effective() []string {
 
 func newState() state {
 	return state{
-		keys:      map[journal.Origin]memberKeys{},
+		keys: map[journal.Origin]memberKeys{}, edges: map[journal.Origin]edgeSaid{},
 		positions: map[journal.Origin]uint64{}, members: map[journal.Origin]said{}, removed: map[journal.Origin]bool{},
 		tokens: map[string]tokenRecord{}, used: map[string]map[journal.Origin]bool{}, revoked: map[string]bool{},
 	}
@@ -208,6 +222,14 @@ func (s *state) fold(r journal.Record) error {
 		})
 	case kindMemberKey:
 		return decode(r, func(m memberKeyRecord) error { s.keys[m.Origin] = s.keys[m.Origin].add(r, m); return nil })
+	case kindEdge:
+		return decode(r, func(e edgeRecord) error {
+			before, known := s.edges[e.Origin]
+			if !known || r.Time < before.at || r.Time == before.at && r.Origin < before.by {
+				s.edges[e.Origin] = edgeSaid{e, r.Time, r.Origin}
+			}
+			return nil
+		})
 	case kindRemoved:
 		return decode(r, func(m removedRecord) error { s.removed[m.Origin] = true; return nil })
 	case kindToken:

@@ -22,6 +22,7 @@ type Token struct {
 	ID      string    `json:"id"`
 	Site    string    `json:"site,omitempty"` // "" lets the new member choose
 	Roles   []Role    `json:"roles"`
+	Names   []string  `json:"names,omitempty"`
 	Uses    int       `json:"uses"`
 	Used    int       `json:"used"`
 	Expires time.Time `json:"expires"`
@@ -30,15 +31,18 @@ type Token struct {
 
 // TokenRequest says what a token is good for.
 type TokenRequest struct {
-	Site string        `json:"site,omitempty"`
-	Uses int           `json:"uses"` // 0 means 1
-	TTL  time.Duration `json:"ttl"`  // 0 means an hour
+	Site  string        `json:"site,omitempty"`
+	Role  Role          `json:"role,omitempty"`  // "" means RoleServer
+	Names []string      `json:"names,omitempty"` // of role edge: those that its certificate for agents may have
+	Uses  int           `json:"uses"`            // 0 means 1
+	TTL   time.Duration `json:"ttl"`             // 0 means an hour
 }
 
 const (
 	defaultTTL = time.Hour
 	maxTTL     = 30 * 24 * time.Hour
 	maxUses    = 1000
+	maxNames   = 50
 )
 
 // CreateToken makes a token and returns its text, which is told this once: the journal has the secret's sum. The text pins the
@@ -53,6 +57,18 @@ func (c *Cluster) CreateToken(ctx context.Context, q TokenRequest) (text string,
 	if q.Uses < 1 || q.Uses > maxUses || q.TTL < time.Minute || q.TTL > maxTTL {
 		return "", t, fault.New(fault.Invalid, "a token has 1 to %d uses and is valid for a minute to %d days", maxUses, maxTTL/(24*time.Hour))
 	}
+	switch {
+	case q.Role == "":
+		q.Role = RoleServer
+	case q.Role != RoleServer && q.Role != RoleEdge:
+		return "", t, fault.New(fault.Invalid, "%q is no role: there are %s and %s", q.Role, RoleServer, RoleEdge)
+	}
+	if q.Role != RoleEdge && len(q.Names) > 0 || len(q.Names) > maxNames {
+		return "", t, fault.New(fault.Invalid, "names are for the role edge, at most %d", maxNames)
+	}
+	if q.Role == RoleEdge && len(q.Names) == 0 {
+		q.Names = []string{"puppet"}
+	}
 	c.mu.Lock()
 	f := c.state.founded
 	c.mu.Unlock()
@@ -61,7 +77,7 @@ func (c *Cluster) CreateToken(ctx context.Context, q TokenRequest) (text string,
 	}
 	id, secret := strings.ToLower(rand.Text())[:10], strings.ToLower(rand.Text())
 	sum := sha256.Sum256([]byte(secret))
-	r := tokenRecord{ID: id, Sum: sum[:], Site: q.Site, Roles: []Role{RoleServer}, Uses: q.Uses, Expires: c.o.Now().Add(q.TTL).UTC().Truncate(time.Second)}
+	r := tokenRecord{ID: id, Sum: sum[:], Site: q.Site, Roles: []Role{q.Role}, Names: q.Names, Uses: q.Uses, Expires: c.o.Now().Add(q.TTL).UTC().Truncate(time.Second)}
 	if err := c.append(ctx, draft{kindToken, id, r}); err != nil {
 		return "", t, fmt.Errorf("make a token: %w", err)
 	}
@@ -106,7 +122,7 @@ func hasPort(host string) bool {
 }
 
 func (r tokenRecord) public(used int, revoked bool) Token {
-	return Token{ID: r.ID, Site: r.Site, Roles: r.Roles, Uses: r.Uses, Used: used, Expires: r.Expires, Revoked: revoked}
+	return Token{ID: r.ID, Site: r.Site, Roles: r.Roles, Names: r.Names, Uses: r.Uses, Used: used, Expires: r.Expires, Revoked: revoked}
 }
 
 // Tokens returns all tokens, those that expire last first.

@@ -21,7 +21,7 @@ import (
 // Edge is the configuration of one edge.
 type Edge struct {
 	Data      string              `yaml:"data,omitempty"`
-	Name      string              `yaml:"name,omitempty"` // of this edge, for people; default: the host's full name
+	Name      string              `yaml:"name,omitempty"` // of this edge; default: "edge." and the host's full name, which is an agent's
 	Site      string              `yaml:"site,omitempty"`
 	TLS       EdgeTLS             `yaml:"tls,omitempty"`
 	Listeners []EdgeListener      `yaml:"listeners,omitempty"`

@@ -46,7 +46,7 @@ func (e *Edge) check() error {
 		e.Data = DefaultEdgeData
 	}
 	if e.Name == "" {
-		e.Name = HostName()
+		e.Name = "edge." + HostName()
 	}
 	if len(e.Pools) == 0 {
 		e.Pools = map[string]EdgePool{"members": {Members: true}}

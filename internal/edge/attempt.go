@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +20,17 @@ import (
 
 // errBusyThere is a server that says itself that it cannot: it has not done anything.
 var errBusyThere = errors.New("the server is busy or starting")
+
+// A busyThere is such a server with when it wants to be asked again.
+type busyThere struct {
+	status string
+	after  time.Duration
+}
+
+func (b *busyThere) Error() string { return "the server says " + b.status }
+
+// Unwrap makes it an errBusyThere.
+func (b *busyThere) Unwrap() error { return errBusyThere }
 
 // An answer is what a server said. With rest, its body goes on after what is held.
 type answer struct {
@@ -110,7 +121,11 @@ func (e *Edge) ask(ctx context.Context, s *server, x *exchange) (*answer, error)
 	a := &answer{status: response.StatusCode, header: response.Header, codeID: response.Header.Get("Troupe-Code-Id")}
 	if busy(response.StatusCode) {
 		_, _ = io.CopyN(io.Discard, response.Body, 4<<10) // so that the connection can be used again
-		return nil, errors.Join(fmt.Errorf("%w: it says %s", errBusyThere, response.Status), response.Body.Close())
+		b := &busyThere{status: response.Status}
+		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds >= 0 {
+			b.after = time.Duration(min(seconds, 24*3600)) * time.Second
+		}
+		return nil, errors.Join(b, response.Body.Close())
 	}
 	a.body, err = e.bodies.hold(response.Body, e.runConf.maxAnswer)
 	switch {

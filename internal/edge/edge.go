@@ -59,6 +59,8 @@ type Edge struct {
 	outage    *outage
 	sessions  *sessions
 	runConf   runConf
+	troupe    *membership // nil for an edge that stands alone
+	members   string      // of the pools of members, as they are now
 	notify    stages.Notifier
 	leaving   atomic.Bool   // the process ends
 	drained   atomic.Bool   // an operator said so
@@ -80,6 +82,9 @@ type runConf struct {
 func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	e, err := open(ctx, conf, o)
 	if err != nil {
+		return err
+	}
+	if err := e.settle(ctx); err != nil {
 		return err
 	}
 	bound, inherited, err := e.bind(ctx)
@@ -110,6 +115,9 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	}
 	if conf.OwnTLS() {
 		parts = append(parts, stages.Of("certificates", e.watchTrust, 10*time.Second))
+	}
+	if e.troupe != nil {
+		parts = append(parts, stages.Of("troupe", e.followTroupe, 10*time.Second))
 	}
 	for _, l := range e.listeners {
 		parts = append(parts, stages.Of("listener "+l.conf.Listen, l.run, e.runConf.drain+10*time.Second))
@@ -155,8 +163,15 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 			return nil, err
 		}
 		e.trust.Store(t)
-	} else if conf.Terminates() {
-		return nil, errors.New("a listener in mode puppet ends TLS: name tls.certificate, tls.key, tls.ca and tls.crl, or use mode: passthrough")
+	} else if err := e.openMembership(); err != nil {
+		return nil, err
+	} else if e.troupe == nil && conf.Terminates() {
+		return nil, errors.New("a listener in mode puppet ends TLS: make this an edge of a troupe (troupe edge join), or name tls.certificate, tls.key, tls.ca and tls.crl, or use mode: passthrough")
+	}
+	for name, p := range conf.Pools {
+		if p.Members && e.troupe == nil {
+			return nil, fmt.Errorf("pool %s has the members of a troupe, and this edge belongs to none: troupe edge join TOKEN@HOST", name)
+		}
 	}
 	e.judge = health.New(health.Options{Log: log, Registerer: e.registry, SaveFile: filepath.Join(conf.Data, "admin.json")})
 	return e, e.openPools()
@@ -176,6 +191,9 @@ func (e *Edge) openPools() error {
 	for name, c := range e.conf.Pools {
 		p := e.pools[name]
 		p.overflow = e.pools[c.Overflow.Pool]
+		if c.Members {
+			continue // they come from the troupe
+		}
 		if err := p.set(e, c.Servers, e.foreignTLS(c)); err != nil {
 			return err
 		}

@@ -212,7 +212,9 @@ func (th *theatre) start(conf *config.Edge) {
 
 func (th *theatre) wait(what string, ok func() bool) {
 	th.t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			th.t.Fatalf("%s: not within %v", what, patience)
 		}

@@ -106,6 +106,7 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 		return answerText(w, o, http.StatusInternalServerError, why)
 	}
 	var tried []string
+	wanted := time.Second // until the agent tries again
 	for {
 		a, s, err := e.attempt(x, tried)
 		if s != nil {
@@ -127,9 +128,14 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 			if busy != nil && !errors.Is(err, balance.ErrNoServer) {
 				wait = busy.Wait
 			}
+			wait = max(wait, wanted)
 			return e.turnAway(w, x, o, wait, err.Error())
 		}
 		tried = append(tried, s.name)
+		var there *busyThere
+		if errors.As(err, &there) {
+			wanted = max(wanted, there.after)
+		}
 		died := x.sent && !errors.Is(err, errBusyThere)
 		if died && !x.verb.replay {
 			e.log.Warn("a request was lost with its server, and must not be sent again", "verb", x.verb.name, "client", x.client, "server", s.id, telemetry.KeyErr, err)
@@ -139,7 +145,7 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 			if died {
 				e.poison.died(x, o.replays+1)
 			}
-			return e.turnAway(w, x, o, time.Second, "servers failed: "+err.Error())
+			return e.turnAway(w, x, o, wanted, "servers failed: "+err.Error())
 		}
 		o.replays++
 		e.metrics.replays.WithLabelValues(x.verb.name).Inc()

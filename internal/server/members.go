@@ -91,8 +91,8 @@ func (m *member) serveMembers(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /heartbeat/v1", m.answerHeartbeat)
 	mux.HandleFunc("GET "+snapshotPath, m.answerSnapshot)
 	srv := &http.Server{
-		Handler: m.cluster.Handler(m.withKeys(caller, mux)), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: m.cluster.Handler(m.withKeys(caller, mux), m.edgesHandler()), TLSConfig: m.cluster.ServerTLS(), Protocols: http1Only(),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 256 << 10,
 		ErrorLog:    stdlog.New(refusals{m.log.With(telemetry.KeySystem, "members")}, "", 0),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}

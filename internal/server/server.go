@@ -77,6 +77,8 @@ type member struct {
 	classifier *classifier.Classifier
 	guard      *authz.Guard
 	front      *front
+	agents     atomic.Pointer[http.Handler] // the whole HTTP surface, while it is served
+	forwarded  atomic.Int64                 // requests that edges have brought and that are being answered
 	notify     stages.Notifier
 	phase      atomic.Pointer[statusapi.State] // starting, running or stopping
 	pulse      pulse
@@ -391,7 +393,9 @@ func (m *member) runFront(ctx context.Context) error {
 	}
 	m.catchUp(ctx)
 	m.awaitCode(ctx)
-	m.front.http.Handler = m.handler()
+	agents := m.handler()
+	m.agents.Store(&agents)
+	m.front.http.Handler = fromAgents(agents)
 	if err := writeFile(m.addressFile(), m.front.listener.Addr().String()+"\n"); err != nil {
 		return err
 	}
@@ -402,10 +406,12 @@ func (m *member) runFront(ctx context.Context) error {
 	err := m.front.run(ctx, func() {
 		m.log.Info("member stops: what runs may finish", "grace", frontGrace)
 		m.enter(statusapi.StateStopping)
+		m.agents.Store(nil) // edges ask another member
 		if err := m.notify.Send("STOPPING=1"); err != nil {
 			m.log.Warn("service manager was not told that the member stops", telemetry.KeyErr, err)
 		}
 	})
+	m.awaitForwarded()
 	return errors.Join(err, os.Remove(m.addressFile()))
 }
 

@@ -1,0 +1,41 @@
+package agentapi
+
+import (
+	"context"
+	"net/http"
+
+	"troupe/internal/code"
+	"troupe/internal/fault"
+	"troupe/internal/puppet"
+)
+
+// This file keeps the requests of a run on one version of the code when an edge brings them: its catalog may have been compiled here or at
+// another member, before a deployment that has happened since.
+
+// HeaderCodeID names the code version of a catalog to an edge. Agents never see it.
+const HeaderCodeID = "Troupe-Code-Id"
+
+type runKey struct{}
+
+// WithRun marks a request that comes from an edge. codeID is the version that the run's catalog is of; "" before there is one.
+func WithRun(ctx context.Context, codeID string) context.Context {
+	return context.WithValue(ctx, runKey{}, codeID)
+}
+
+// tellCodeID tells an edge of which version a catalog is.
+func tellCodeID(ctx context.Context, w http.ResponseWriter, v *code.Version) {
+	if _, edge := ctx.Value(runKey{}).(string); edge {
+		w.Header().Set(HeaderCodeID, v.ID)
+	}
+}
+
+// runVersion is the version from which files of a run are served: that of its catalog as long as it is here, else the newest.
+func (a *API) runVersion(ctx context.Context, e puppet.Environment) (*code.Version, error) {
+	if id, _ := ctx.Value(runKey{}).(string); id != "" {
+		v, err := a.code.Version(ctx, e, id)
+		if fault.KindOf(err) != fault.NotFound {
+			return v, err
+		}
+	}
+	return a.code.Current(ctx, e)
+}
