@@ -50,6 +50,10 @@ type Options struct {
 	StickSize   int           // 0 means 100,000 keys
 	Table       *Table        // shared with other pools that have the same servers; nil: its own
 
+	// StickToBackups lets a key stay with a server that stood in for another one, when that is back, as HAProxy does. Else it goes back
+	// with its next run.
+	StickToBackups bool
+
 	MaxQueue     int           // requests that wait; 0 means 1024, below 0: none may
 	QueueTimeout time.Duration // 0 means 1 min
 	SlowStart    time.Duration // a server that comes back gets its full weight and limit after so long; 0: at once
@@ -60,7 +64,7 @@ type Options struct {
 	Overprovision float64 // a tier takes all work while its share of healthy weight, times this, is 1 or more; below 1 means 1.4
 	Site          string  // where this pool is
 	LocalFirst    bool    // servers of another site are one tier later
-	Spill         float64 // from this many waiting for each server on, tiers are used that would get nothing; 0: never
+	Spill         float64 // from this many waiting for each server of the tiers that get work on, the others help; 0: never
 
 	Verdict    func(server string) health.Verdict // by the name within the pool; nil: all are up
 	Now        func() time.Time                   // nil means time.Now
@@ -80,6 +84,7 @@ type Pool struct {
 	arrived uint64    // counts waiters
 	picked  uint64    // counts leases
 	firstUp time.Time // when the pool first had a server that was up
+	moved   bool      // a key went to another server, which may have room for others of that key
 	average time.Duration
 	learned int
 }
@@ -214,12 +219,19 @@ func (p *Pool) enter(ask Ask) (*waiter, *Lease, error) {
 	p.dispatch(now, p.look(now)) // so that whoever waits and can be served now comes first
 	s, possible := p.choose(ask, now)
 	if s != nil {
-		return nil, p.lease(s, ask, now, now), nil
+		l := p.lease(s, ask, now, now)
+		if p.moved {
+			p.dispatch(now, false)
+		}
+		return nil, l, nil
 	}
 	if !possible && !ask.Patient {
 		return nil, nil, p.busy(ErrNoServer, ask, now)
 	}
 	w, err := p.enqueue(ask, now)
+	if p.o.Spill > 0 {
+		p.dispatch(now, false) // the queue may be long enough now
+	}
 	return w, nil, err
 }
 

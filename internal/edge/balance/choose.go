@@ -98,12 +98,12 @@ func (p *Pool) choose(ask Ask, now time.Time) (chosen *server, possible bool) {
 	chosen = f.stuck
 	if chosen == nil || !chosen.room(now) {
 		chosen = f.pick(p, ask, now)
-	}
-	if chosen == nil {
-		return nil, f.stuck != nil || len(f.tiers) > 0
-	}
-	if p.o.Method == RoundRobin {
-		f.turn(chosen, now)
+		if chosen == nil {
+			return nil, f.stuck != nil || len(f.tiers) > 0
+		}
+		if p.o.Method == RoundRobin {
+			f.turn(chosen, now)
+		}
 	}
 	if p.table != nil && ask.Key != "" {
 		p.stick(ask, f, chosen)
@@ -113,9 +113,12 @@ func (p *Pool) choose(ask Ask, now time.Time) (chosen *server, possible bool) {
 
 // stick remembers where a key went. One whose server was only full stays with it. p.mu is held.
 func (p *Pool) stick(ask Ask, f field, chosen *server) {
-	if f.stuck == nil || f.stuck == chosen {
-		p.table.Put(ask.Key, chosen.Name)
+	if f.stuck != nil && f.stuck != chosen {
+		return
 	}
+	before, _ := p.table.look(ask.Key)
+	p.moved = p.moved || before != chosen.Name
+	p.table.Put(ask.Key, chosen.Name)
 }
 
 // A field is what can take a request.
@@ -134,9 +137,6 @@ type tier struct {
 func (p *Pool) field(ask Ask, now time.Time) field {
 	var f field
 	panics := p.panics(now)
-	if s := p.stuck(ask); s != nil && (p.bar(s, ask, panics, now) == "" && !p.idle(s, ask, panics, now) || keeps(s, ask, now)) {
-		f.stuck = s
-	}
 	var proper, backups []*server
 	for _, s := range p.servers {
 		switch {
@@ -161,12 +161,21 @@ func (p *Pool) field(ask Ask, now time.Time) field {
 		}
 		f.tiers[at].servers = append(f.tiers[at].servers, s)
 	}
+	s := p.stuck(ask)
+	if s != nil && (keeps(s, ask, now) || p.bar(s, ask, panics, now) == "" && (ask.Run || p.o.StickToBackups || f.serves(s))) {
+		f.stuck = s
+	}
 	return f
 }
 
-// idle reports whether a server is a backup that is not needed now: what came to it goes back. p.mu is held.
-func (p *Pool) idle(s *server, ask Ask, panics bool, now time.Time) bool {
-	return s.Backup && slices.ContainsFunc(p.servers, func(o *server) bool { return !o.Backup && p.bar(o, ask, panics, now) == "" })
+// serves reports whether a server gets new work now. Servers that do not are those that stand in for others: backups, and later tiers.
+// What went there while the others were down goes back with its next run.
+func (f field) serves(s *server) bool {
+	sum := 0.0
+	for _, t := range f.tiers {
+		sum += t.share
+	}
+	return slices.ContainsFunc(f.tiers, func(t tier) bool { return (t.share > 0 || sum == 0) && slices.Contains(t.servers, s) })
 }
 
 // shares says how much of the work each tier gets: the first as much as its health allows, and each later one of what is left. While a
@@ -204,9 +213,12 @@ func (p *Pool) shares(panics bool) map[int]float64 {
 // pick chooses a server that has room, first in a tier that is drawn by its share, then in the others that have one; in those that have
 // none only when the queue is long, or when no other can take the request. p.mu is held.
 func (f field) pick(p *Pool, ask Ask, now time.Time) *server {
-	draw, sum := p.o.Rand(), 0.0
+	draw, sum, serving := p.o.Rand(), 0.0, 0
 	for _, t := range f.tiers {
 		sum += t.share
+		if t.share > 0 {
+			serving += len(t.servers)
+		}
 	}
 	draw *= sum
 	var first, later, spill []tier
@@ -221,7 +233,7 @@ func (f field) pick(p *Pool, ask Ask, now time.Time) *server {
 			later = append(later, t)
 		}
 	}
-	if sum == 0 || p.o.Spill > 0 && p.averageQueue(now) >= p.o.Spill {
+	if sum == 0 || p.o.Spill > 0 && float64(len(p.queue)) >= p.o.Spill*float64(serving) {
 		later = append(later, spill...)
 	}
 	for _, t := range append(first, later...) {

@@ -103,7 +103,14 @@ func (p *Pool) remove(w *waiter) {
 
 // dispatch gives free places to those who wait. With all, it also answers those whom no server can take any more. p.mu is held.
 func (p *Pool) dispatch(now time.Time, all bool) {
-	for i := 0; i < len(p.queue) && (all || p.anyRoom(now)); {
+	p.moved = false
+	for i := 0; ; {
+		if p.moved { // who was passed over may be served now
+			p.moved, i = false, 0
+		}
+		if i >= len(p.queue) || !all && !p.anyRoom(now) {
+			return
+		}
 		w := p.queue[i]
 		s, possible := p.choose(w.ask, now)
 		switch {

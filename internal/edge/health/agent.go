@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"troupe/internal/telemetry"
@@ -120,7 +121,7 @@ func AgentLine(v Verdict) string {
 			}
 			return r
 		}, v.Reason)
-		line += " #" + reason[:min(len(reason), maxLine/2)]
+		line += " #" + strings.ToValidUTF8(reason[:min(len(reason), maxLine/2)], "")
 	}
 	return line
 }
@@ -209,6 +210,13 @@ func AgentResponder(ctx context.Context, ln net.Listener, say func() string) err
 				_ = conn.Close()
 			}
 			return nil
+		}
+		if errno, ok := errors.AsType[syscall.Errno](err); ok && errno.Temporary() || errors.Is(err, syscall.ECONNABORTED) {
+			select { // out of file descriptors, for example: that passes
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("answer agent checks on %s: %w", ln.Addr(), errors.Join(err, ln.Close()))

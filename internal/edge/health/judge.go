@@ -221,9 +221,8 @@ func (j *judge) say(now time.Time) Verdict {
 	case j.drained:
 		return because(Drain, "its check answers 404")
 	case j.target.Check.Type == TypeHeartbeat:
-		if state, why := j.beats.say(j.target.Check.Interval, now); state == Drain {
-			return because(Drain, "%s", why)
-		}
+		state, why := j.beats.say(j.target.Check.Interval, now)
+		return because(state, "%s", why)
 	}
 	return v
 }
