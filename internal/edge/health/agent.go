@@ -196,7 +196,7 @@ const (
 )
 
 // AgentResponder answers each connection to ln with one line, until ctx ends: troupe's own members say so to a HAProxy in front of them
-// what they can take. What the client sends is not read. It closes ln, and returns when all answers are given.
+// what they can take. What the client sends means nothing. It closes ln, and returns when all answers are given.
 func AgentResponder(ctx context.Context, ln net.Listener, say func() string) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -227,7 +227,13 @@ func AgentResponder(ctx context.Context, ln net.Listener, say func() string) err
 			defer func() { _ = conn.Close() }()
 			err := conn.SetDeadline(time.Now().Add(answerTimeout))
 			if err == nil {
-				_, _ = io.WriteString(conn, say()+"\n") // who hangs up asks again
+				_, err = io.WriteString(conn, say()+"\n")
+			}
+			if half, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
+				err = half.CloseWrite()
+			}
+			if err == nil { // closed with something unread, a connection loses what was written
+				_, _ = io.CopyN(io.Discard, conn, maxLine) // who hangs up asks again
 			}
 		})
 	}

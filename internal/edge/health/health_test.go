@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -39,9 +40,9 @@ func (h *house) Dial(_ context.Context, _, address string) (net.Conn, error) {
 	return ours, nil
 }
 
-// accept serves a TCP check: it waits until the other side hangs up.
+// accept accepts and never answers, until the other side hangs up.
 func accept(c net.Conn) {
-	_, _ = c.Read(make([]byte, 1))
+	_, _ = io.Copy(io.Discard, c)
 	_ = c.Close()
 }
 
@@ -123,6 +124,226 @@ func TestRiseAndFallCountChecksInARow(t *testing.T) {
 		time.Sleep(5 * time.Second) // while it is down it is asked less often
 		wantState(t, m, "pool/a", Down)
 		time.Sleep(time.Second)
+		wantState(t, m, "pool/a", Up)
+	})
+}
+
+func TestInitialSaysWhatCountsBeforeTheFirstCheck(t *testing.T) {
+	for _, c := range []struct {
+		initial string
+		passes  bool
+		before  State
+		after   []State // after each of the first checks
+	}{
+		{"", true, Down, []State{Up}},
+		{"", false, Down, []State{Down}},
+		{InitialUp, true, Up, []State{Up}},
+		{InitialUp, false, Up, []State{Down}},
+		{InitialDown, true, Down, []State{Down, Up}},
+		{InitialDown, false, Down, []State{Down}},
+	} {
+		t.Run(fmt.Sprintf("%q passes=%v", c.initial, c.passes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &house{}
+				if c.passes {
+					h.open("a:8140", accept)
+				}
+				m := New(Options{Dial: h.Dial})
+				m.Watch([]Target{{ID: "pool/a", Address: "a:8140", Check: Check{Type: TypeTCP, Interval: time.Second, Initial: c.initial}}})
+				wantState(t, m, "pool/a", c.before)
+				run(t, m)
+				for _, want := range c.after {
+					wantState(t, m, "pool/a", want)
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+func TestFirstChecksAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var mu sync.Mutex
+		first := map[string]time.Duration{}
+		m := New(Options{Rand: func() float64 { return 0.5 }, Dial: func(_ context.Context, _, address string) (net.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if _, again := first[address]; !again {
+				first[address] = time.Since(start)
+			}
+			return nil, errors.New("no")
+		}})
+		var targets []Target
+		for i := range 10 {
+			targets = append(targets, Target{ID: fmt.Sprintf("pool/%d", i), Address: fmt.Sprint(i), Check: Check{Type: TypeTCP, Interval: 10 * time.Second, Spread: 0.5}})
+		}
+		m.Watch(targets)
+		run(t, m)
+		time.Sleep(8 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range 10 {
+			if got, want := first[fmt.Sprint(i)], time.Duration(i)*500*time.Millisecond; got != want {
+				t.Errorf("target %d was checked first after %v, want %v", i, got, want)
+			}
+		}
+	})
+}
+
+func TestWatchKeepsWhatIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", accept)
+		c := Check{Type: TypeTCP, Interval: 10 * time.Second}
+		m := watch(t, h, c)
+		wantState(t, m, "pool/a", Up)
+		since := m.Verdict("pool/a").Since
+		time.Sleep(3 * time.Second)
+
+		// The same again, as a configuration that was read anew: nothing is checked before its time.
+		news := m.Changed()
+		m.Watch([]Target{{ID: "pool/a", Address: "a:8140", Check: c}})
+		synctest.Wait()
+		if s := m.All()[0]; s.Checks != 1 || s.Since != since {
+			t.Errorf("%d checks, up since %v, want 1 and %v", s.Checks, s.Since, since)
+		}
+		select {
+		case <-news:
+			t.Error("the same targets are news")
+		default:
+		}
+
+		// Another check judges from now on, in its own time.
+		c.Fall, c.Interval = 1, time.Minute
+		m.Watch([]Target{{ID: "pool/a", Address: "a:8140", Check: c}})
+		wantState(t, m, "pool/a", Up)
+		time.Sleep(7 * time.Second)
+		synctest.Wait()
+		if s := m.All()[0]; s.Checks != 2 {
+			t.Errorf("%d checks after ten seconds, want 2", s.Checks)
+		}
+
+		// Another address is another server.
+		m.Watch([]Target{{ID: "pool/a", Address: "b:8140", Check: c}, {ID: "pool/a", Address: "a:8140", Check: c}})
+		wantState(t, m, "pool/a", Down)
+		m.Watch(nil)
+		if len(m.All()) != 0 {
+			t.Errorf("%+v, want nothing", m.All())
+		}
+	})
+}
+
+func TestChangesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", accept)
+		m := watch(t, h, Check{Type: TypeTCP, Interval: time.Second})
+		told := 0
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			for {
+				select {
+				case <-m.Changed():
+					told++
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if told != 0 {
+			t.Errorf("%d changes were told, though nothing changed", told)
+		}
+		if err := m.Admin("pool/a", "drain"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if told != 1 {
+			t.Errorf("%d changes were told, want 1", told)
+		}
+	})
+}
+
+func TestSuspicionIsCheckedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", accept)
+		m := watch(t, h, Check{Type: TypeTCP, Interval: time.Hour})
+		m.Suspect("pool/a")
+		m.Suspect("pool/nobody")
+		synctest.Wait()
+		if s := m.All()[0]; s.Checks != 2 {
+			t.Errorf("%d checks, want a second one at once", s.Checks)
+		}
+	})
+}
+
+func TestACheckHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", accept) // as a stopped process does
+		m := watch(t, h, Check{Type: TypeHTTP, Timeout: 300 * time.Millisecond})
+		time.Sleep(300 * time.Millisecond)
+		wantState(t, m, "pool/a", Down)
+		if s := m.All()[0]; s.Check != "L7TOUT in 300ms" {
+			t.Errorf("check %q, want a time-out", s.Check)
+		}
+	})
+}
+
+func TestDrainOn404(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", answer(200, ""))
+		m := watch(t, h, Check{Type: TypeHTTP, Interval: time.Second, DrainOn404: true})
+		wantState(t, m, "pool/a", Up)
+		h.open("a:8140", answer(404, ""))
+		time.Sleep(time.Second)
+		wantState(t, m, "pool/a", Drain)
+		h.open("a:8140", answer(200, ""))
+		time.Sleep(time.Second)
+		wantState(t, m, "pool/a", Up)
+	})
+}
+
+func TestHeartbeatsJudgeMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := watch(t, &house{}, Check{Type: TypeHeartbeat, Interval: time.Second})
+		wantState(t, m, "pool/a", Down)
+		m.Beat("pool/a", Beat{State: "running", Workers: 4, Busy: 1})
+		wantState(t, m, "pool/a", Up)
+		if b := m.All()[0].Beat; b.Workers != 4 || b.At.IsZero() {
+			t.Errorf("beat %+v, want what was said", b)
+		}
+		time.Sleep(2999 * time.Millisecond)
+		wantState(t, m, "pool/a", Up)
+		news := m.Changed()
+		time.Sleep(time.Millisecond)
+		wantState(t, m, "pool/a", Down)
+		select {
+		case <-news:
+		default:
+			t.Error("that the heartbeat stays away was not told")
+		}
+
+		m.Beat("pool/a", Beat{State: "running", At: time.Now().Add(time.Hour)}) // its clock is ahead
+		wantState(t, m, "pool/a", Up)
+		time.Sleep(3 * time.Second)
+		wantState(t, m, "pool/a", Down)
+
+		m.Beat("pool/a", Beat{State: "starting", Problem: "the code is old"})
+		wantState(t, m, "pool/a", Down)
+		if r := m.Verdict("pool/a").Reason; r != `it says that it is "starting": the code is old` {
+			t.Errorf("reason %q", r)
+		}
+		m.Beat("pool/a", Beat{State: "drain"})
+		wantState(t, m, "pool/a", Drain)
+		m.Beat("pool/a", Beat{State: "running"})
+		m.Beat("pool/a", Beat{State: "stopped", At: time.Now().Add(-time.Second)}) // overtaken on its way
+		m.Beat("pool/nobody", Beat{State: "running"})
 		wantState(t, m, "pool/a", Up)
 	})
 }
