@@ -60,6 +60,7 @@ type Check struct {
 	DownInterval time.Duration // while it is down; 0 means Interval
 	Timeout      time.Duration // of one whole check; 0 means Interval
 	Rise, Fall   int           // checks in a row that make it up or down; 0 means 2 and 3
+	Suspicion    time.Duration // a check that [Monitor.Suspect] asked for must pass in so long; 0: as the others
 	Spread       float64       // 0 to 0.5: checks come earlier or later by up to this share of the interval
 	Initial      string        // before the first check; empty: down, and the first result decides alone
 
@@ -101,7 +102,7 @@ func (c Check) Validate() error {
 	say(slices.Contains([]string{"", "1.0", "1.1"}, c.HTTPVersion), "HTTP version %q is neither 1.0 nor 1.1", c.HTTPVersion)
 	say(c.Spread >= 0 && c.Spread <= 0.5, "spread %v is not between 0 and 0.5", c.Spread)
 	say(c.Rise >= 0 && c.Fall >= 0 && c.ErrorLimit >= 0, "rise, fall and error limit cannot be negative")
-	say(c.Interval >= 0 && c.FastInterval >= 0 && c.DownInterval >= 0 && c.Timeout >= 0 && c.AgentInterval >= 0, "a time cannot be negative")
+	say(c.Interval >= 0 && c.FastInterval >= 0 && c.DownInterval >= 0 && c.Timeout >= 0 && c.AgentInterval >= 0 && c.Suspicion >= 0, "a time cannot be negative")
 	say(c.Layer == 0 || c.Layer == 4 || c.Layer == 7, "layer %d is neither 4 nor 7", c.Layer)
 	for _, r := range c.Status {
 		say(r.From >= 100 && r.From <= r.To && r.To <= 599, "status %d-%d is no range within 100 to 599", r.From, r.To)
@@ -188,14 +189,14 @@ func samePattern(a, b *regexp.Regexp) bool {
 func (c Check) scalars() any {
 	type scalars struct {
 		texts    [9]string
-		times    [5]time.Duration
+		times    [6]time.Duration
 		rise     [4]int
 		spread   float64
 		switches [4]bool
 	}
 	return scalars{
 		[9]string{c.Type, c.Method, c.Path, c.Host, c.HTTPVersion, c.Initial, c.AgentAddress, c.AgentSend, c.OnError},
-		[5]time.Duration{c.Interval, c.FastInterval, c.DownInterval, c.Timeout, c.AgentInterval},
+		[6]time.Duration{c.Interval, c.FastInterval, c.DownInterval, c.Timeout, c.AgentInterval, c.Suspicion},
 		[4]int{c.Rise, c.Fall, c.Layer, c.ErrorLimit},
 		c.Spread,
 		[4]bool{c.DrainOn404, c.SendProxy, c.ProxyV2, c.Observe},

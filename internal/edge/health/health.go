@@ -73,6 +73,8 @@ type watched struct {
 	due   time.Time     // of the next active check
 	asked time.Time     // when the agent is due
 	now   chan struct{} // holds a token when the next check was brought forward
+
+	suspected chan struct{} // holds a token when somebody wants to know now
 }
 
 // New returns a Monitor that watches nothing yet.
@@ -114,10 +116,13 @@ func (m *Monitor) Watch(targets []Target) {
 		switch {
 		case w == nil || w.Address != t.Address:
 			spread := time.Duration(t.Check.Spread * float64(t.Check.Interval) * float64(i) / float64(len(targets)))
-			w = &watched{Target: t, judge: newJudge(t, now), now: make(chan struct{}, 1), due: now.Add(spread), asked: now.Add(spread)}
+			w = &watched{Target: t, judge: newJudge(t, now), due: now.Add(spread), asked: now.Add(spread)}
 			w.judge.admin = m.admin[t.ID]
 		case !w.same(t):
-			w = &watched{Target: t, judge: w.judge.under(t, now), now: make(chan struct{}, 1), due: w.due, asked: w.asked}
+			w = &watched{Target: t, judge: w.judge.under(t, now), due: w.due, asked: w.asked}
+		}
+		if w.now == nil {
+			w.now, w.suspected = make(chan struct{}, 1), make(chan struct{}, 1)
 		}
 		m.targets[t.ID] = w
 		m.order = append(m.order, t.ID)
@@ -168,6 +173,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 			running[w] = cancel
 			if w.Check.active() {
 				wg.Go(func() { m.check(one, w) })
+				wg.Go(func() { m.doubt(one, w) })
 			}
 			if w.Check.AgentAddress != "" {
 				wg.Go(func() { m.ask(one, w) })
@@ -186,7 +192,8 @@ func (m *Monitor) check(ctx context.Context, w *watched) {
 	defer timer.Stop()
 	for {
 		m.mu.Lock()
-		timer.Reset(w.due.Sub(m.o.Now()))
+		due := w.due
+		timer.Reset(due.Sub(m.o.Now()))
 		m.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -196,7 +203,7 @@ func (m *Monitor) check(ctx context.Context, w *watched) {
 		case <-timer.C:
 		}
 
-		r := m.probe(ctx, w.Target)
+		r := m.probe(ctx, w.Target, w.Check.Timeout)
 		if ctx.Err() != nil {
 			return // the result is that of our own end
 		}
@@ -206,7 +213,10 @@ func (m *Monitor) check(ctx context.Context, w *watched) {
 			w.judge.checked(r)
 			m.settle(w, now)
 		}
-		w.due = now.Add(m.jitter(w.judge.interval(), w.Check.Spread))
+		next := now.Add(m.jitter(w.judge.interval(), w.Check.Spread))
+		if w.due.Equal(due) || next.Before(w.due) { // else it was brought forward meanwhile
+			w.due = next
+		}
 		m.mu.Unlock()
 	}
 }
@@ -280,13 +290,57 @@ func (m *Monitor) Verdict(id string) Verdict {
 	return w.judge.verdict
 }
 
-// Suspect has a server checked at once: a request waits longer for it than it should.
+// Suspect says that a request waits longer for a server than it should. The server is checked at once, beside its usual checks. With
+// [Check.Suspicion], one such check that gets no answer in that time marks it down, so that a server which hangs is seen much sooner than
+// by its usual checks; but not the last one of its pool, for nobody else could do its work. It may be called as often as one likes.
 func (m *Monitor) Suspect(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if w := m.targets[id]; w != nil {
-		m.bring(w, m.o.Now())
+	w := m.targets[id]
+	if w == nil {
+		return
 	}
+	if w.Check.Suspicion <= 0 {
+		m.bring(w, m.o.Now())
+		return
+	}
+	select {
+	case w.suspected <- struct{}{}:
+	default:
+	}
+}
+
+// doubt runs the checks that Suspect asks for. They pass without a trace: that a server answers now is no news.
+func (m *Monitor) doubt(ctx context.Context, w *watched) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.suspected:
+		}
+		r := m.probe(ctx, w.Target, w.Check.Suspicion)
+		if ctx.Err() != nil || r.ok {
+			continue
+		}
+		m.mu.Lock()
+		now := m.o.Now()
+		if m.targets[w.ID] == w && m.spared(w) {
+			w.judge.hangs(r)
+			m.bring(w, now.Add(w.Check.FastInterval))
+			m.settle(w, now)
+		}
+		m.mu.Unlock()
+	}
+}
+
+// spared reports whether another server of the pool could take the work of w. m.mu is held.
+func (m *Monitor) spared(w *watched) bool {
+	for id, other := range m.targets {
+		if other != w && group(id) == group(w.ID) && other.judge.verdict.State == Up {
+			return true
+		}
+	}
+	return false
 }
 
 // group is the pool of a server: the part of its ID before the slash.

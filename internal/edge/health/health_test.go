@@ -281,6 +281,40 @@ func TestSuspicionIsCheckedAtOnce(t *testing.T) {
 	})
 }
 
+func TestAServerThatHangsIsSeenBySuspicion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", answer(200, ""))
+		h.open("b:8140", answer(200, ""))
+		c := Check{Type: TypeHTTP, Interval: time.Minute, FastInterval: time.Second, DownInterval: 10 * time.Second, Timeout: 20 * time.Second, Suspicion: 500 * time.Millisecond}
+		m := watch(t, h, c, Target{ID: "pool/b", Address: "b:8140", Check: c}, Target{ID: "alone/a", Address: "a:8140", Check: c})
+		for range 10 { // a long compile: it answers checks all the while
+			m.Suspect("pool/a")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if s := m.All()[0]; s.State != Up || s.Checks != 1 || s.Hidden != 0 {
+			t.Errorf("%+v, want no trace of checks that passed", s)
+		}
+
+		h.open("a:8140", accept) // it hangs, in the middle of its usual check or not
+		time.Sleep(time.Minute)
+		wantState(t, m, "pool/a", Up)
+		m.Suspect("pool/a")
+		m.Suspect("alone/a")
+		time.Sleep(499 * time.Millisecond)
+		wantState(t, m, "pool/a", Up)
+		time.Sleep(time.Millisecond)
+		wantState(t, m, "pool/a", Down)
+		wantState(t, m, "alone/a", Up) // nobody else could do its work
+		if r := m.Verdict("pool/a").Reason; r != "L7TOUT" {
+			t.Errorf("reason %q", r)
+		}
+		h.open("a:8140", answer(200, ""))
+		time.Sleep(time.Minute)
+		wantState(t, m, "pool/a", Up)
+	})
+}
+
 func TestACheckHasADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{}

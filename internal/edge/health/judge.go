@@ -169,6 +169,17 @@ func (j *judge) observed(o Outcome, now time.Time) (sooner bool) {
 	return true
 }
 
+// hangs takes over that a server did not answer when somebody wanted to know.
+func (j *judge) hangs(r result) {
+	if j.fresh || j.counter < j.target.Check.Rise {
+		return
+	}
+	j.last = r
+	j.hidden++
+	j.counter = j.target.Check.Rise
+	j.fail()
+}
+
 // settle brings the verdict up to date, and reports whether it is another one for those who act on it.
 func (j *judge) settle(now time.Time) bool {
 	before := j.verdict

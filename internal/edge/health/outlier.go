@@ -112,7 +112,7 @@ func (m *Monitor) ejectOne(w *watched, now time.Time) {
 			rules.MaxPercent = 100
 		}
 	}
-	size, out, others := 0, 0, 0
+	size, out := 0, 0
 	for id, other := range m.targets {
 		if group(id) != group(w.ID) {
 			continue
@@ -121,11 +121,8 @@ func (m *Monitor) ejectOne(w *watched, now time.Time) {
 		if now.Before(other.judge.eject.until) {
 			out++
 		}
-		if other != w && other.judge.verdict.State == Up {
-			others++
-		}
 	}
-	if others == 0 || out >= max(1, size*rules.MaxPercent/100) {
+	if !m.spared(w) || out >= max(1, size*rules.MaxPercent/100) {
 		return
 	}
 	if !e.until.IsZero() {

@@ -69,9 +69,9 @@ func (r result) String() string {
 	return s
 }
 
-func (m *Monitor) probe(ctx context.Context, t Target) result {
+func (m *Monitor) probe(ctx context.Context, t Target, timeout time.Duration) result {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, t.Check.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r := m.attempt(ctx, t)
 	r.took = time.Since(start)

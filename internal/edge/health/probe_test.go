@@ -32,7 +32,7 @@ func probe(t *testing.T, address string, c Check) result {
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	return New(Options{}).probe(t.Context(), Target{ID: "pool/a", Address: address, Check: c.withDefaults()})
+	return New(Options{}).probe(t.Context(), Target{ID: "pool/a", Address: address, Check: c.withDefaults()}, c.Timeout)
 }
 
 func TestChecksOfHTTP(t *testing.T) {
@@ -268,8 +268,8 @@ func TestAStoppedServerIsSeen(t *testing.T) {
 	m := New(Options{})
 	m.Watch([]Target{{ID: "pool/a", Address: address, Check: Check{
 		Type: TypeHTTPS, Path: "/", Interval: time.Minute, FastInterval: 200 * time.Millisecond, DownInterval: 200 * time.Millisecond, Timeout: 30 * time.Second,
-		Observe: true, ErrorLimit: 3, OnError: OnErrorMarkDown,
-	}}})
+		Suspicion: 700 * time.Millisecond, Observe: true, ErrorLimit: 3, OnError: OnErrorMarkDown,
+	}}, {ID: "pool/b"}})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
@@ -315,6 +315,19 @@ func TestAStoppedServerIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	troupetest.Eventually(t, troupetest.Patience, "it is up again", is(Up))
+
+	// A request on an old connection shows nothing at all. Whoever waits for it suspects.
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	stopped = time.Now()
+	m.Suspect("pool/a")
+	troupetest.Eventually(t, troupetest.Patience, "a suspicion shows that it hangs", is(Down))
+	t.Logf("seen about %v after SIGSTOP by a suspicion", time.Since(stopped).Round(10*time.Millisecond))
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	troupetest.Eventually(t, troupetest.Patience, "it is up a third time", is(Up))
 }
 
 func TestAgentResponderAnswersAndEnds(t *testing.T) {

@@ -20,7 +20,7 @@ type Status struct {
 	Checks    int    // since it is watched
 	Failed    int    // of these
 	Downs     int    // how often checks or requests marked it down
-	Hidden    int    // failures that requests have shown
+	Hidden    int    // failures that requests have shown, or that somebody suspected
 	Errors    int    // of requests, in a row
 	Ejections int
 }
