@@ -79,14 +79,17 @@ type Pool struct {
 	metrics *metrics
 
 	mu      sync.Mutex
-	servers []*server // in the order of Set
-	queue   []*waiter // by class, then by arrival
-	arrived uint64    // counts waiters
-	picked  uint64    // counts leases
-	firstUp time.Time // when the pool first had a server that was up
-	moved   bool      // a key went to another server, which may have room for others of that key
-	average time.Duration
+	servers []*server     // in the order of Set
+	queue   []*waiter     // by class, then by arrival
+	arrived uint64        // counts waiters
+	picked  uint64        // counts leases
+	firstUp time.Time     // when the pool first had a server that was up
+	moved   bool          // a key went to another server, which may have room for others of that key
+	average time.Duration // of a request
 	learned int
+	work    time.Duration // of the runs that began lately
+	runs    int
+	away    absences
 }
 
 // New returns a Pool without servers.

@@ -148,8 +148,28 @@ func (p *Pool) busy(err error, ask Ask, now time.Time) *BusyError {
 	return b
 }
 
-// wait estimates when a request that comes now has its turn: the work of those before it, over the places that there are. p.mu is held.
+// wait estimates when a request that comes now has its turn: the work of those before it, over the places that there are. A run that
+// begins before it brings all its requests. p.mu is held.
 func (p *Pool) wait(ask Ask, now time.Time) time.Duration {
+	places := p.places(now)
+	if places == 0 {
+		return 0
+	}
+	work := p.cost(ask)
+	for _, w := range p.queue {
+		switch {
+		case w.ask.Class > ask.Class:
+		case w.ask.Class > 0:
+			work += max(p.cost(w.ask), p.run())
+		default:
+			work += p.cost(w.ask)
+		}
+	}
+	return max(work/time.Duration(places), 1)
+}
+
+// places counts the requests that can be served at one time. p.mu is held.
+func (p *Pool) places(now time.Time) int {
 	places := 0
 	for _, s := range p.servers {
 		if s.verdict.State == health.Up && s.weight(now) > 0 {
@@ -160,16 +180,7 @@ func (p *Pool) wait(ask Ask, now time.Time) time.Duration {
 			places += limit
 		}
 	}
-	if places == 0 {
-		return 0
-	}
-	work := p.cost(ask)
-	for _, w := range p.queue {
-		if w.ask.Class <= ask.Class {
-			work += p.cost(w.ask)
-		}
-	}
-	return max(work/time.Duration(places), 1)
+	return places
 }
 
 // Queue returns how many requests wait.

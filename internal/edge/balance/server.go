@@ -115,6 +115,9 @@ func (p *Pool) lease(s *server, ask Ask, now, since time.Time) *Lease {
 	s.total++
 	l := &Lease{p: p, s: s, cost: p.cost(ask), start: now, waited: now.Sub(since)}
 	s.leases[l] = struct{}{}
+	if ask.Class > 0 {
+		p.learnRun(0, 1)
+	}
 	p.metrics.wait(l.waited)
 	return l
 }
@@ -144,6 +147,7 @@ func (l *Lease) Done(took time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if ok && took > 0 {
+		p.learnRun(took, 0)
 		p.learned = min(p.learned+1, memory)
 		p.average += (took - p.average) / time.Duration(p.learned)
 		ratio := min(max(float64(took)/float64(max(l.cost, time.Millisecond)), 0.1), 10)
