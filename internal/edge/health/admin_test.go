@@ -78,7 +78,7 @@ func TestAgentsAreHeeded(t *testing.T) {
 	}{
 		{"75%", agent{share: 0.75}, ""},
 		{"weight:50", agent{share: 0.25}, ""}, // of 200
-		{"128", agent{share: 0.64}, ""},
+		{"weight:40%", agent{share: 0.4}, ""},
 		{"500%", agent{share: 1.28}, ""}, // HAProxy's largest weight
 		{"maxconn:30", agent{share: 1, maxConns: 30}, ""},
 		{"up ready 50% maxconn:7", agent{share: 0.5, maxConns: 7}, ""},
@@ -88,7 +88,7 @@ func TestAgentsAreHeeded(t *testing.T) {
 		{"fail", agent{share: 1, down: true}, ""},
 		{"stopped", agent{share: 1, down: true}, ""},
 		{"", agent{share: 1}, ""},
-		{"up banana -5% weight:257 maxconn:-1 maxconn:99999999999999999999", agent{share: 1}, `["banana" "-5%" "weight:257" "maxconn:-1" "maxconn:99999999999999999999"]`},
+		{"up banana 80 -5% weight:257 maxconn:-1 maxconn:99999999999999999999", agent{share: 1}, `["banana" "80" "-5%" "weight:257" "maxconn:-1" "maxconn:99999999999999999999"]`},
 	} {
 		a := agent{share: 1}
 		err := a.heed(c.line, 200)

@@ -85,10 +85,10 @@ func (a *agent) number(word string, weight int) bool {
 		a.maxConns = conns
 		return true
 	}
-	word = strings.TrimPrefix(word, "weight:")
-	n, relative := strings.CutSuffix(word, "%")
+	n, absolute := strings.CutPrefix(word, "weight:")
+	n, relative := strings.CutSuffix(n, "%")
 	w, err := strconv.Atoi(n)
-	if err != nil || w < 0 || !relative && w > maxWeight {
+	if err != nil || w < 0 || !relative && (!absolute || w > maxWeight) {
 		return false
 	}
 	share := float64(w) / 100

@@ -65,7 +65,7 @@ type Check struct {
 	Initial      string        // before the first check; empty: down, and the first result decides alone
 
 	AgentAddress  string        // where the server states its own weight; empty: it does not
-	AgentInterval time.Duration // 0 means Interval
+	AgentInterval time.Duration // 0 means 2 s
 	AgentSend     string        // sent first, as it is
 
 	Observe    bool     // what requests show counts
@@ -137,7 +137,7 @@ func (c Check) withDefaults() Check {
 	def(&c.FastInterval, c.Interval)
 	def(&c.DownInterval, c.Interval)
 	def(&c.Timeout, c.Interval)
-	def(&c.AgentInterval, c.Interval)
+	def(&c.AgentInterval, 2*time.Second)
 	number := func(n *int, value int) {
 		if *n <= 0 {
 			*n = value
