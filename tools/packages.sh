@@ -5,7 +5,7 @@
 # usage (as root): packages.sh [PACKAGE]...    further packages, for example puppetserver for the long tests
 set -eu
 
-packages="puppet-agent hiera-eyaml ruby-puppetserver-ca-cli debootstrap util-linux nftables iproute2 openssl r10k git
+packages="puppet-agent hiera-eyaml ruby-puppetserver-ca-cli debootstrap util-linux nftables iproute2 openssl r10k git bind9-dnsutils
 	puppet-module-puppetlabs-stdlib puppet-module-puppetlabs-concat puppet-module-puppetlabs-host-core
 	puppet-module-puppetlabs-cron-core puppet-module-puppetlabs-sshkeys-core puppet-module-puppetlabs-firewall
 	puppet-module-aboe-chrony puppet-module-puppetlabs-apache puppet-module-puppetlabs-apt
