@@ -14,6 +14,7 @@ import (
 
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file folds records into tables. Folding the same records in any order, any
@@ -31,7 +32,7 @@ type learned struct {
 }
 
 type fold struct {
-	tx      *sql.Tx
+	tx      *sqlite.Tx
 	log     *slog.Logger
 	self    journal.Origin
 	learned learned

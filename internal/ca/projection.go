@@ -119,7 +119,7 @@ type projection struct {
 	path  string
 	j     *journal.Journal
 	log   *slog.Logger
-	write *sql.DB // one connection
+	write *sqlite.Writer
 	read  *sql.DB
 
 	mu sync.Mutex // held while records are folded, so that they are learned in their order
@@ -142,7 +142,7 @@ func openProjection(ctx context.Context, dir string, j *journal.Journal, log *sl
 
 // open opens the file and says whether it can be used as it is.
 func (p *projection) open(ctx context.Context) (usable bool, err error) {
-	if p.write, err = sqlite.Open(p.path, 1, "synchronous(NORMAL)"); err != nil {
+	if p.write, err = sqlite.OpenWriter(p.path, "synchronous(NORMAL)"); err != nil {
 		return false, err
 	}
 	if p.read, err = sqlite.Open(p.path, 4, "query_only(1)"); err != nil {
@@ -196,10 +196,11 @@ func (p *projection) reset(ctx context.Context) error {
 
 func (p *projection) close() error {
 	var errs []error
-	for _, db := range []*sql.DB{p.read, p.write} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+	if p.read != nil {
+		errs = append(errs, p.read.Close())
+	}
+	if p.write != nil {
+		errs = append(errs, p.write.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -32,7 +32,7 @@ const (
 	waitMost   = 20 * time.Second // a member answers then, although nothing is new
 	answerMost = 30 * time.Second // of a whole request, beyond the waiting
 	fetchMost  = 5 * time.Minute  // of one group of records
-	fetchStep  = 1000             // records of one group
+	fetchStep  = 4000             // records of one group, at most
 	maxHeads   = 8 << 20          // bytes of an answer about heads
 )
 

@@ -162,6 +162,8 @@ type head struct {
 	time   Time
 }
 
+const insertRecord = `INSERT INTO record (chain, number, time, kind, key, length, sum, hash, form, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
 // commit writes the batches in one transaction. The heads in memory change only
 // after it.
 func (j *Journal) commit(ctx context.Context, batches []*batch) (err error) {
@@ -180,19 +182,13 @@ func (j *Journal) commit(ctx context.Context, batches []*batch) (err error) {
 			err = errors.Join(err, rollback(tx))
 		}
 	}()
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO record (chain, number, time, kind, key, length, sum, hash, form, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
-	if err != nil {
-		return fmt.Errorf("prepare: %w", err)
-	}
-	defer func() { err = errors.Join(err, insert.Close()) }()
-
 	for _, b := range batches {
 		b.recs = make([]Record, len(b.drafts))
 		for i, d := range b.drafts {
 			h, s := heads[d.Stream], b.bodies[i]
 			r := Record{Origin: j.origin, Stream: d.Stream, Number: h.number + 1, Time: j.clock.next(), Kind: d.Kind, Key: d.Key, Body: d.Body}
 			r.Hash = r.chain(h.hash, s.length, s.sum)
-			if _, err := insert.ExecContext(ctx, h.chain, r.Number, r.Time, r.Kind, r.Key, s.length, s.sum[:], r.Hash[:], s.form, notNil(s.data)); err != nil {
+			if _, err := tx.ExecContext(ctx, insertRecord, h.chain, r.Number, r.Time, r.Kind, r.Key, s.length, s.sum[:], r.Hash[:], s.form, notNil(s.data)); err != nil {
 				return fmt.Errorf("write %s record %d: %w", r.Stream, r.Number, err)
 			}
 			h.number, h.hash, h.time = r.Number, r.Hash, r.Time
@@ -283,7 +279,7 @@ func (j *Journal) watchDrift(ctx context.Context) {
 
 // rollback ends a transaction that failed; one that SQLite has rolled back by
 // itself is no further error.
-func rollback(tx *sql.Tx) error {
+func rollback(tx *sqlite.Tx) error {
 	if err := tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
 		return fmt.Errorf("roll back: %w", err)
 	}

@@ -73,28 +73,47 @@ const (
 	maxFrame  = 1 + maxHeader + len(Hash{}) + 1 + MaxBody + MaxBody>>8
 )
 
+const (
+	exportStep    = 250      // records that are read and checked at once: the other side works on them while the next are read
+	maxExportSize = 32 << 20 // stored bytes after which an answer takes no more
+)
+
 // Export writes up to limit records of a chain whose number is greater than after, as [Journal.Import] reads them, and
 // returns how many; fewer when their bodies are large.
 //
 // A damaged record ends what is written. When it is the first, nothing is, and the error is a [*DamageError]: who imports it
 // could not tell it from a fork.
-func (j *Journal) Export(ctx context.Context, w io.Writer, o Origin, s Stream, after uint64, limit int) (int, error) {
-	c, rows, err := j.exportable(ctx, o, s, after, min(limit, maxRead))
-	if err != nil && len(rows) == 0 {
-		return 0, err
-	}
+func (j *Journal) Export(ctx context.Context, w io.Writer, o Origin, s Stream, after uint64, limit int) (n int, err error) {
 	out := bufio.NewWriter(w)
-	if c.base > after {
-		if err := writeFrame(out, c.baseFrame()); err != nil {
+	for size := 0; n < limit && size < maxExportSize; {
+		c, rows, err := j.exportable(ctx, o, s, after, min(limit-n, exportStep))
+		if n > 0 && (err != nil || c.base > after) {
+			break // who asks for the rest is told
+		}
+		if err != nil && len(rows) == 0 {
 			return 0, err
 		}
-	}
-	for i := range rows {
-		if err := writeFrame(out, rows[i].frame()); err != nil {
-			return i, err
+		if c.base > after {
+			if err := writeFrame(out, c.baseFrame()); err != nil {
+				return 0, err
+			}
+		}
+		for i := range rows {
+			if err := writeFrame(out, rows[i].frame()); err != nil {
+				return n, err
+			}
+			n++
+			size += len(rows[i].stored.data)
+			after = rows[i].Number
+		}
+		if len(rows) < exportStep {
+			break
+		}
+		if err := out.Flush(); err != nil {
+			return n, err
 		}
 	}
-	return len(rows), out.Flush()
+	return n, out.Flush()
 }
 
 // exportable returns records after a number up to the first that is not whole. When there is none, the error names that one.

@@ -336,3 +336,42 @@ func FuzzFrame(f *testing.F) {
 		}
 	})
 }
+
+func TestAnExportOfManyStepsEndsBeforeDamage(t *testing.T) {
+	const count = 2*exportStep + 50
+	whole := t.TempDir()
+	j := open(t, whole, Options{})
+	for range count {
+		mustAppend(t, j, Draft{Stream: Bulk, Kind: "x", Body: []byte("body")})
+	}
+	o := j.Origin()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for bad, want := range map[int]int{1: 0, exportStep: exportStep - 1, exportStep + 1: exportStep, exportStep + 2: exportStep + 1, count: count - 1, count + 1: count} {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+			t.Fatal(err)
+		}
+		if bad <= count {
+			tamper(t, dir, fmt.Sprintf(`UPDATE record SET body = CAST('bodY' AS BLOB) WHERE number = %d`, bad))
+		}
+		from, to := open(t, dir, Options{}), open(t, t.TempDir(), Options{})
+		var frames bytes.Buffer
+		n, err := from.Export(t.Context(), &frames, o, Bulk, 0, count)
+		if _, damaged := errors.AsType[*DamageError](err); n != want || damaged != (want == 0) {
+			t.Errorf("record %d is damaged: %d were given, want %d: %v", bad, n, want, err)
+		}
+		if got := mustImport(t, to, frames.Bytes()); got != want {
+			t.Errorf("record %d is damaged: %d were taken, want %d", bad, got, want)
+		}
+		if want == 0 || bad > count {
+			continue
+		}
+		frames.Reset()
+		n, err = from.Export(t.Context(), &frames, o, Bulk, uint64(want), count)
+		if _, damaged := errors.AsType[*DamageError](err); !damaged || n != 0 {
+			t.Errorf("record %d is damaged, and who asks for the rest is told %d %v", bad, n, err)
+		}
+	}
+}

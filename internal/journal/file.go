@@ -111,7 +111,7 @@ func (j *Journal) openFile() error {
 	if j.pack, err = newPacker(); err != nil {
 		return err
 	}
-	if j.write, err = sqlite.Open(path, 1, "synchronous(FULL)", "foreign_keys(1)"); err != nil {
+	if j.write, err = sqlite.OpenWriter(path, "synchronous(FULL)", "foreign_keys(1)"); err != nil {
 		return fmt.Errorf("open journal %s: %w", path, err)
 	}
 	if j.read, err = sqlite.Open(path, readers, "query_only(1)"); err != nil {
@@ -151,7 +151,7 @@ func (j *Journal) checkFormat(ctx context.Context, path string) error {
 }
 
 func (j *Journal) create(ctx context.Context) error {
-	tx, err := j.write.BeginTx(ctx, nil)
+	tx, err := j.write.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("create journal: %w", err)
 	}

@@ -38,9 +38,12 @@ func (j *Journal) Import(ctx context.Context, r io.Reader) (taken int, err error
 	}
 }
 
+// maxImport bounds the records in one commit: each commit waits for the disk.
+const maxImport = 1024
+
 // readGroup returns frames for one commit, checked by themselves, and why there are no more of them; nil means that there may be.
 func (j *Journal) readGroup(r io.Reader) (group []*frame, err error) {
-	for size := 0; len(group) < maxBatch && size < maxBatchSize; {
+	for size := 0; len(group) < maxImport && size < maxBatchSize; {
 		f, err := readFrame(r)
 		if err != nil {
 			return group, err
@@ -113,7 +116,7 @@ type chainName struct {
 // An importing is one transaction that takes frames.
 type importing struct {
 	j      *Journal
-	tx     *sql.Tx
+	tx     *sqlite.Tx
 	chains map[chainName]*end // those that are touched, as they will be
 	taken  int
 	latest Time
@@ -224,7 +227,7 @@ func (i *importing) record(ctx context.Context, c *end, f *frame) error {
 	if err := i.settle(ctx, c); err != nil {
 		return &diskError{err}
 	}
-	if _, err := i.tx.ExecContext(ctx, `INSERT INTO record (chain, number, time, kind, key, length, sum, hash, form, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	if _, err := i.tx.ExecContext(ctx, insertRecord,
 		c.id, f.Number, f.Time, f.Kind, f.Key, f.stored.length, f.stored.sum[:], f.Hash[:], f.stored.form, notNil(f.stored.data)); err != nil {
 		return &diskError{fmt.Errorf("write %s record %d: %w", f.Stream, f.Number, err)}
 	}

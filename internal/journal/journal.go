@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"troupe/internal/fault"
+	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
 
@@ -96,7 +97,7 @@ type Journal struct {
 	log    *slog.Logger
 	lock   *os.File // holds the flock until Close
 
-	write *sql.DB // one connection, used only by the holder of turn
+	write *sqlite.Writer // used only by the holder of turn
 	read  *sql.DB
 	pack  *packer
 

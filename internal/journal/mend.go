@@ -108,7 +108,7 @@ func (j *Journal) readStretch(s Stretch, r io.Reader) (frames []*frame, err erro
 // A mending is one transaction that replaces records.
 type mending struct {
 	j       *Journal
-	tx      *sql.Tx
+	tx      *sqlite.Tx
 	stretch Stretch
 	frames  []*frame // in order, without gaps; the first may be a base
 	chain   chainRow

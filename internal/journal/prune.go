@@ -2,10 +2,11 @@ package journal
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
+
+	"troupe/internal/sqlite"
 )
 
 // This file forgets old records of the bulk streams and keeps a checkpoint, so
@@ -81,7 +82,7 @@ func (j *Journal) pruneSome(ctx context.Context, c chainRow, before Time) (remov
 
 // oldest finds how far the records from the beginning of a chain are older than
 // before: the last such number, its hash, and how many there are, up to pruneStep.
-func oldest(ctx context.Context, tx *sql.Tx, c chainRow, before Time) (number uint64, hash []byte, n int, err error) {
+func oldest(ctx context.Context, tx *sqlite.Tx, c chainRow, before Time) (number uint64, hash []byte, n int, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT number, time, hash FROM record
 		WHERE chain = ?1 AND number < (SELECT last FROM chain WHERE id = ?1) ORDER BY number LIMIT ?2`, c.id, pruneStep)
 	if err != nil {

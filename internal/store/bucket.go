@@ -279,7 +279,7 @@ func (db *DB) bucketKnows(ctx context.Context, algo string, rec bucketRecord) (b
 	return known, nil
 }
 
-func foldBucket(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func foldBucket(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var b bucketRecord
 	if _, err := splitParts(r, &b, 0); err != nil {
 		return err
@@ -291,7 +291,7 @@ func foldBucket(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
 	return insertBucket(ctx, tx, b, stampOf(r))
 }
 
-func insertBucket(ctx context.Context, tx *sql.Tx, b bucketRecord, at stamp) error {
+func insertBucket(ctx context.Context, tx *sqlite.Tx, b bucketRecord, at stamp) error {
 	if _, err := tx.ExecContext(ctx, `INSERT INTO bucket_file (sha256, size, stamp) VALUES (?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = max(stamp, excluded.stamp)`, b.SHA256, b.Size, at); err != nil {
 		return err
@@ -366,5 +366,5 @@ func (db *DB) adoptFile(ctx context.Context, name string) error {
 		return nil
 	}
 	db.o.Log.InfoContext(ctx, "file in the bucket found again", "sha256", name, telemetry.KeyDuration, time.Since(st.ModTime()))
-	return db.update(ctx, func(tx *sql.Tx) error { return insertBucket(ctx, tx, rec, stampAt(st.ModTime())) })
+	return db.update(ctx, func(tx *sqlite.Tx) error { return insertBucket(ctx, tx, rec, stampAt(st.ModTime())) })
 }

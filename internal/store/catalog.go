@@ -14,6 +14,7 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file keeps the catalogs: of each different one the body, of each compile
@@ -129,7 +130,7 @@ func writePart(h hash.Hash, p []byte) {
 	h.Write(p)
 }
 
-func (db *DB) foldCatalog(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func (db *DB) foldCatalog(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var m CatalogMeta
 	parts, err := splitParts(r, &m, 0)
 	if err != nil {
@@ -165,7 +166,7 @@ func (db *DB) foldCatalog(ctx context.Context, tx *sql.Tx, r *journal.Record) er
 	return db.indexExported(ctx, tx, m.Certname)
 }
 
-func (db *DB) foldCatalogBody(ctx context.Context, tx *sql.Tx, r *journal.Record, m CatalogMeta, body, exported []byte) error {
+func (db *DB) foldCatalogBody(ctx context.Context, tx *sqlite.Tx, r *journal.Record, m CatalogMeta, body, exported []byte) error {
 	sum := []byte{}
 	if string(exported) != "[]" {
 		s := sha256.Sum256(exported)
@@ -186,7 +187,7 @@ func (db *DB) foldCatalogBody(ctx context.Context, tx *sql.Tx, r *journal.Record
 
 // recallBody brings back the body of a catalog that was trimmed: a member that was cut off still had it when it journalled only
 // the hash. In another order of the same records it would not have been trimmed.
-func (db *DB) recallBody(ctx context.Context, tx *sql.Tx, m CatalogMeta) error {
+func (db *DB) recallBody(ctx context.Context, tx *sqlite.Tx, m CatalogMeta) error {
 	var o journal.Origin
 	var number uint64
 	err := tx.QueryRowContext(ctx, `SELECT origin, number FROM catalog_record WHERE certname = ?1 AND hash = ?2
@@ -213,7 +214,7 @@ func (db *DB) recallBody(ctx context.Context, tx *sql.Tx, m CatalogMeta) error {
 }
 
 // trimCatalogs keeps the newest catalogs of a node.
-func (db *DB) trimCatalogs(ctx context.Context, tx *sql.Tx, certname puppet.Certname) error {
+func (db *DB) trimCatalogs(ctx context.Context, tx *sqlite.Tx, certname puppet.Certname) error {
 	var oldest stamp
 	err := tx.QueryRowContext(ctx, `SELECT stamp FROM catalog WHERE certname = ? ORDER BY stamp DESC LIMIT 1 OFFSET ?`, certname, db.o.CatalogsPerNode-1).Scan(&oldest)
 	if errors.Is(err, sql.ErrNoRows) {

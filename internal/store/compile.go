@@ -2,13 +2,13 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file keeps what became of each compile, the failed ones included.
@@ -49,7 +49,7 @@ func (db *DB) SaveCompile(ctx context.Context, c Compile) error {
 	return err
 }
 
-func (db *DB) foldCompile(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func (db *DB) foldCompile(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var c Compile
 	if _, err := splitParts(r, &c, 0); err != nil {
 		return err

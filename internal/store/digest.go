@@ -149,7 +149,7 @@ func (db *DB) positionsIn(ctx context.Context, tx *sql.Tx) (map[journal.Origin]u
 // made it. What older records made, or somebody's hand, is left as it is.
 func (db *DB) Refold(ctx context.Context) error {
 	// With another sum each node's exported resources are written again, too.
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.update(ctx, func(tx *sqlite.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE node SET exported_sum = x'ff'`)
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file keeps the last answer of the external node classifier for each node,
@@ -41,7 +42,7 @@ func (db *DB) SaveENC(ctx context.Context, certname puppet.Certname, answer []by
 	return err
 }
 
-func foldENC(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func foldENC(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var e encRecord
 	parts, err := splitParts(r, &e, 1)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file indexes the resources that nodes export, and finds those that
@@ -20,7 +21,7 @@ import (
 // indexExported makes table exported hold the exported resources of a node's
 // newest catalog, or none when the node is inactive. It must be called after
 // whatever can change either; it writes only when the list is another one.
-func (db *DB) indexExported(ctx context.Context, tx *sql.Tx, certname puppet.Certname) error {
+func (db *DB) indexExported(ctx context.Context, tx *sqlite.Tx, certname puppet.Certname) error {
 	var present []byte
 	var active bool
 	if err := tx.QueryRowContext(ctx, `SELECT exported_sum, expired = 0 AND deactivated < seen FROM node WHERE certname = ?`, certname).
@@ -58,14 +59,10 @@ func (db *DB) indexExported(ctx context.Context, tx *sql.Tx, certname puppet.Cer
 	return err
 }
 
-func insertExported(ctx context.Context, tx *sql.Tx, certname puppet.Certname, list []puppet.Resource) (err error) {
-	insert, err := tx.PrepareContext(ctx, `INSERT OR REPLACE INTO exported (type, title, certname, tags, virtual, file, line, parameters) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, insert.Close()) }()
+func insertExported(ctx context.Context, tx *sqlite.Tx, certname puppet.Certname, list []puppet.Resource) error {
 	for _, r := range list {
-		if _, err := insert.ExecContext(ctx, typeName(r.Type), r.Title, certname, joinTags(r.Tags), r.Virtual, r.File, r.Line, string(emptyObject(r.Parameters))); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO exported (type, title, certname, tags, virtual, file, line, parameters) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			typeName(r.Type), r.Title, certname, joinTags(r.Tags), r.Virtual, r.File, r.Line, string(emptyObject(r.Parameters))); err != nil {
 			return err
 		}
 	}

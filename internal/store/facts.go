@@ -10,6 +10,7 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file keeps the last facts of each node.
@@ -32,7 +33,7 @@ func (db *DB) SaveFacts(ctx context.Context, f puppet.Facts, producer string) er
 	return err
 }
 
-func (db *DB) foldFacts(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func (db *DB) foldFacts(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var f factsRecord
 	parts, err := splitParts(r, &f, 1)
 	if err != nil {

@@ -2,13 +2,13 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
 
 	"troupe/internal/failpoint"
 	"troupe/internal/journal"
+	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
 
@@ -179,7 +179,7 @@ func (db *DB) apply(ctx context.Context, recs []journal.Record, m *moved) error 
 	return nil
 }
 
-func (db *DB) applyTx(ctx context.Context, tx *sql.Tx, recs []journal.Record, m *moved) error {
+func (db *DB) applyTx(ctx context.Context, tx *sqlite.Tx, recs []journal.Record, m *moved) error {
 	for i := range recs {
 		err := db.fold(ctx, tx, &recs[i])
 		if bad, ok := errors.AsType[*malformedError](err); ok {
@@ -201,7 +201,7 @@ func (db *DB) applyTx(ctx context.Context, tx *sql.Tx, recs []journal.Record, m 
 
 // fold brings one record into the tables. A fold function decodes its record
 // before it changes anything, so that a malformed one leaves no trace.
-func (db *DB) fold(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func (db *DB) fold(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	if known, err := foldNext(ctx, tx, r); known || err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (db *DB) fold(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
 
 // noteUnknown remembers the first record of a kind that a newer member writes. It is kept and passed on as any other; the
 // program that knows the kind folds on from there.
-func noteUnknown(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func noteUnknown(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	if r.Number == 0 { // of a snapshot, which a newer member gave
 		return nil
 	}
@@ -272,7 +272,7 @@ func (db *DB) takeFold(ctx context.Context) error {
 func (db *DB) endFold() { <-db.folding }
 
 // update runs fn in a transaction of its own.
-func (db *DB) update(ctx context.Context, fn func(tx *sql.Tx) error) error {
+func (db *DB) update(ctx context.Context, fn func(tx *sqlite.Tx) error) error {
 	if err := db.takeFold(ctx); err != nil {
 		return err
 	}

@@ -4,11 +4,11 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"encoding/json"
 
 	"troupe/internal/journal"
+	"troupe/internal/sqlite"
 )
 
 // This file makes of this program a next version, for the test of rolling upgrades: one that writes a kind of record that the
@@ -40,7 +40,7 @@ func nextForm(d journal.Draft) ([]journal.Draft, error) {
 	return []journal.Draft{d, {Stream: journal.Bulk, Kind: kindNext, Key: d.Key, Body: binary.AppendUvarint(nil, 7)}}, nil
 }
 
-func foldNext(ctx context.Context, tx *sql.Tx, r *journal.Record) (known bool, err error) {
+func foldNext(ctx context.Context, tx *sqlite.Tx, r *journal.Record) (known bool, err error) {
 	what := "record"
 	if r.Kind == kindFacts {
 		var meta map[string]json.RawMessage

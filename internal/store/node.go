@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file keeps one row a node: when it was last heard of, and how it is.
@@ -112,7 +112,7 @@ type deactivated struct {
 	Certname puppet.Certname `json:"certname"`
 }
 
-func (db *DB) foldDeactivate(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func (db *DB) foldDeactivate(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var d deactivated
 	if _, err := splitParts(r, &d, 0); err != nil {
 		return err
@@ -136,7 +136,7 @@ const (
 
 // touch notes a sign of life. A node that was inactive and is no longer gets its
 // exported resources back.
-func (db *DB) touch(ctx context.Context, tx *sql.Tx, r *journal.Record, s sign, certname puppet.Certname, env puppet.Environment) error {
+func (db *DB) touch(ctx context.Context, tx *sqlite.Tx, r *journal.Record, s sign, certname puppet.Certname, env puppet.Environment) error {
 	at, col := stampOf(r), string(s)
 	envAt := at
 	if env == "" {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file keeps the reports, each once, however often it is sent.
@@ -93,7 +93,7 @@ func (db *DB) SaveReport(ctx context.Context, r puppet.Report) (duplicate bool, 
 	return !ours, nil
 }
 
-func (db *DB) foldReport(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func (db *DB) foldReport(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var s ReportSummary
 	parts, err := splitParts(r, &s, 1)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file forgets what is too old, in transactions so small that nobody waits.
@@ -31,10 +32,10 @@ func (db *DB) retain(ctx context.Context) error {
 
 // repeat runs step in transactions of its own until it deals with fewer rows than
 // fit into one.
-func (db *DB) repeat(ctx context.Context, what string, step func(tx *sql.Tx) (int, error)) error {
+func (db *DB) repeat(ctx context.Context, what string, step func(tx *sqlite.Tx) (int, error)) error {
 	for {
 		var n int
-		err := db.update(ctx, func(tx *sql.Tx) (err error) {
+		err := db.update(ctx, func(tx *sqlite.Tx) (err error) {
 			n, err = step(tx)
 			return err
 		})
@@ -51,7 +52,7 @@ func (db *DB) repeat(ctx context.Context, what string, step func(tx *sql.Tx) (in
 // expireNodes marks the nodes that were silent for too long and takes their
 // exported resources out of the index. touch brings them back.
 func (db *DB) expireNodes(ctx context.Context) error {
-	return db.repeat(ctx, "nodes' exports", func(tx *sql.Tx) (int, error) {
+	return db.repeat(ctx, "nodes' exports", func(tx *sqlite.Tx) (int, error) {
 		names, err := texts[puppet.Certname](ctx, tx, `SELECT certname FROM node WHERE seen < ? AND expired = 0 LIMIT ?`, db.silentSince(), retainStep)
 		if err != nil {
 			return 0, err
@@ -72,7 +73,7 @@ func (db *DB) expireNodes(ctx context.Context) error {
 // except their reports, which have an age of their own.
 func (db *DB) forgetNodes(ctx context.Context) error {
 	old := stampAt(db.o.Now().Add(-db.o.ForgetAfter))
-	return db.repeat(ctx, "nodes", func(tx *sql.Tx) (int, error) {
+	return db.repeat(ctx, "nodes", func(tx *sqlite.Tx) (int, error) {
 		names, err := texts[puppet.Certname](ctx, tx, `SELECT certname FROM node WHERE seen < ?1 AND deactivated < ?1 LIMIT ?2`, old, retainStep)
 		if err != nil {
 			return 0, err
@@ -89,7 +90,12 @@ func (db *DB) forgetNodes(ctx context.Context) error {
 }
 
 // texts reads the one column of a query.
-func texts[T ~string](ctx context.Context, tx *sql.Tx, query string, args ...any) ([]T, error) {
+// A querier is a transaction that reads, or one that writes.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func texts[T ~string](ctx context.Context, tx querier, query string, args ...any) ([]T, error) {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -108,7 +114,7 @@ func texts[T ~string](ctx context.Context, tx *sql.Tx, query string, args ...any
 
 func (db *DB) removeReports(ctx context.Context) error {
 	old := stampAt(db.o.Now().Add(-db.o.ReportAge))
-	return db.repeat(ctx, "reports", func(tx *sql.Tx) (int, error) {
+	return db.repeat(ctx, "reports", func(tx *sqlite.Tx) (int, error) {
 		res, err := tx.ExecContext(ctx, `DELETE FROM report WHERE id IN (SELECT id FROM report WHERE stamp < ? LIMIT ?)`, old, retainStep)
 		if err != nil {
 			return 0, err
@@ -121,7 +127,7 @@ func (db *DB) removeReports(ctx context.Context) error {
 // forgetPlaces removes where the journal had bodies of catalogs that are pruned by now.
 func (db *DB) forgetPlaces(ctx context.Context) error {
 	old := stampAt(db.o.Now().Add(-db.o.JournalAge - day))
-	return db.repeat(ctx, "places of catalogs", func(tx *sql.Tx) (int, error) {
+	return db.repeat(ctx, "places of catalogs", func(tx *sqlite.Tx) (int, error) {
 		res, err := tx.ExecContext(ctx, `DELETE FROM catalog_record WHERE (certname, hash) IN (SELECT certname, hash FROM catalog_record WHERE stamp < ? LIMIT ?)`, old, retainStep)
 		if err != nil {
 			return 0, err
@@ -138,7 +144,7 @@ func (db *DB) removeBucket(ctx context.Context) error {
 	defer db.bucket.Unlock()
 	old := stampAt(db.o.Now().Add(-db.o.BucketAge))
 	var gone []string
-	err := db.repeat(ctx, "bucket files", func(tx *sql.Tx) (int, error) {
+	err := db.repeat(ctx, "bucket files", func(tx *sqlite.Tx) (int, error) {
 		names, err := texts[string](ctx, tx, `SELECT sha256 FROM bucket_file WHERE stamp < ? LIMIT ?`, old, retainStep)
 		if err != nil {
 			return 0, err

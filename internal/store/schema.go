@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -210,7 +211,7 @@ func migrateStep(ctx context.Context, db *sql.DB, step string, version int) erro
 }
 
 // finish commits, or rolls back when err says that the work is not done.
-func finish(tx *sql.Tx, err error) error {
+func finish(tx driver.Tx, err error) error {
 	if err == nil {
 		return tx.Commit()
 	}

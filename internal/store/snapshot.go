@@ -14,6 +14,7 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // This file gives a member what it can no longer have from any journal: the rows that were made of records which are pruned.
@@ -77,7 +78,7 @@ func (db *DB) Missing(ctx context.Context) (m Missing, ok bool, err error) {
 
 // GiveUp forgets what is missing: no member has it any more.
 func (db *DB) GiveUp(ctx context.Context) error {
-	return db.update(ctx, func(tx *sql.Tx) error {
+	return db.update(ctx, func(tx *sqlite.Tx) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM gap`)
 		return err
 	})
@@ -398,7 +399,7 @@ func (db *DB) closeGaps(ctx context.Context, end *snapshotEnd) (whole bool, err 
 		return !ok, err
 	}
 	left := len(m.Origins)
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.update(ctx, func(tx *sqlite.Tx) error {
 		for o, number := range m.Origins {
 			if _, gap := end.Gaps[o]; gap || end.Folded[o] < number {
 				continue
@@ -414,7 +415,7 @@ func (db *DB) closeGaps(ctx context.Context, end *snapshotEnd) (whole bool, err 
 }
 
 // foldNode brings in the row of a node: each part by its own stamp.
-func (db *DB) foldNode(ctx context.Context, tx *sql.Tx, r *journal.Record) error {
+func (db *DB) foldNode(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
 	var n nodeRow
 	if _, err := splitParts(r, &n, 0); err != nil {
 		return err

@@ -84,8 +84,8 @@ type DB struct {
 	metrics *metrics
 	read    *sql.DB
 
-	folding   chan struct{} // holds one token while somebody writes to the tables
-	write     *sql.DB       // one connection, used only by the holder of folding
+	folding   chan struct{}  // holds one token while somebody writes to the tables
+	write     *sqlite.Writer // used only by the holder of folding
 	positions map[journal.Origin]position
 	behind    atomic.Bool // the tables are being made again: what is collected from them would be a part
 
@@ -135,10 +135,10 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 
 func (db *DB) openTables(ctx context.Context, path string) error {
 	var err error
-	if db.write, err = sqlite.Open(path, 1, "synchronous(NORMAL)", "cache_size(-65536)"); err != nil {
+	if db.write, err = sqlite.OpenWriter(path, "synchronous(NORMAL)", "cache_size(-65536)"); err != nil {
 		return err
 	}
-	if err := migrate(ctx, db.write); err != nil {
+	if err := migrate(ctx, db.write.DB); err != nil {
 		return err
 	}
 	if db.read, err = sqlite.Open(path, readers, "query_only(1)"); err != nil {

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
+	"troupe/internal/sqlite"
 )
 
 // TestMain lets the test binary be the process that is killed.
@@ -456,7 +456,7 @@ func TestReportsAreSelected(t *testing.T) {
 
 func execSQL(tb testing.TB, m *member, query string, args ...any) {
 	tb.Helper()
-	must(tb, m.update(tb.Context(), func(tx *sql.Tx) error {
+	must(tb, m.update(tb.Context(), func(tx *sqlite.Tx) error {
 		_, err := tx.Exec(query, args...)
 		return err
 	}))
