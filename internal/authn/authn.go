@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -63,7 +64,7 @@ func (c *Clients) Chains(shown []*x509.Certificate) ([][]*x509.Certificate, erro
 	}
 	v := verified{from: leaf.NotBefore, until: leaf.NotAfter}
 	for _, chain := range chains {
-		v.above = append(v.above, chain[1:])
+		v.above = append(v.above, slices.Clone(chain[1:])) // a part of the chain would keep the leaf, 3 kB
 		for _, cert := range chain {
 			if cert.NotBefore.After(v.from) {
 				v.from = cert.NotBefore

@@ -12,8 +12,10 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 )
 
 // An issuer makes certificates for tests.
@@ -207,5 +209,26 @@ func BenchmarkClient(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestAKnownClientKeepsNothingOfItsCertificate(t *testing.T) {
+	root := issuer{}.issue(t, authority)
+	pool := poolOf(root)
+	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return noon }}
+	shown := func() weak.Pointer[x509.Certificate] {
+		leaf := root.issue(t, plain).cert
+		if _, err := c.chains([]*x509.Certificate{leaf}); err != nil {
+			t.Fatal(err)
+		}
+		return weak.Make(leaf)
+	}()
+	runtime.GC()
+	runtime.GC()
+	if len(c.known) != 1 {
+		t.Errorf("%d clients are known", len(c.known))
+	}
+	if shown.Value() != nil {
+		t.Error("the certificate of a client that has gone stays in memory")
 	}
 }

@@ -125,3 +125,11 @@ func TestAWriterKeepsABoundedNumberOfStatements(t *testing.T) {
 		t.Errorf("%d statements are kept", n)
 	}
 }
+
+func TestAConnectionKeepsLittleOfItsFile(t *testing.T) {
+	w := writer(t)
+	var kept int
+	if err := w.QueryRow("PRAGMA cache_size").Scan(&kept); err != nil || kept != -1024 {
+		t.Errorf("cache_size is %d, want -1024, in KiB, for each of the many connections of a member: %v", kept, err)
+	}
+}

@@ -135,7 +135,7 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 
 func (db *DB) openTables(ctx context.Context, path string) error {
 	var err error
-	if db.write, err = sqlite.OpenWriter(path, "synchronous(NORMAL)", "cache_size(-65536)"); err != nil {
+	if db.write, err = sqlite.OpenWriter(path, "synchronous(NORMAL)", "cache_size(-4096)"); err != nil {
 		return err
 	}
 	if err := migrate(ctx, db.write.DB); err != nil {
