@@ -1,0 +1,245 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	wire "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"github.com/osrg/gobgp/v4/pkg/server"
+)
+
+// This file speaks BGP: GoBGP in this process, with the service addresses and nothing else.
+//
+// Two filters stand between GoBGP's table and its neighbours, though nothing but our routes is ever put there: what a neighbour
+// sends is not let in, and what is no service address is not let out. Graceful restart is off: with it, routers would go on sending
+// agents to a speaker that is dead.
+
+// speech is the way of mode speak.
+type speech struct {
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+	hints   *hints
+
+	server   *server.BgpServer
+	serving  sync.WaitGroup
+	told     Phase
+	sessions map[netip.Addr]*session
+}
+
+// Timers of a session. The long ones of GoBGP keep a site away for a minute after a moment's trouble.
+const (
+	connectRetry = 5 // s; one attempt takes a second less
+	idleReset    = 1 // s; after we ended it, for BFD
+)
+
+func newSpeech(o Options, log *slog.Logger, m *metrics) *speech {
+	sp := &speech{o: o, log: log, metrics: m, hints: newHints(log), sessions: map[netip.Addr]*session{}}
+	for _, n := range o.Neighbors {
+		sp.sessions[n.Address] = &session{Neighbor: n, since: o.Now()}
+	}
+	return sp
+}
+
+func (sp *speech) start(ctx context.Context) error {
+	sp.server = server.NewBgpServer(server.LoggerOption(slog.New(sp.hints), nil))
+	sp.serving.Go(sp.server.Serve)
+	global := &api.Global{Asn: sp.o.ASN, RouterId: sp.o.RouterID.String(), ListenPort: -1}
+	for _, n := range sp.o.Neighbors {
+		if !n.Passive {
+			continue
+		}
+		global.ListenPort = int32(n.Port)
+		if a := n.LocalAddress.String(); !slices.Contains(global.ListenAddresses, a) {
+			global.ListenAddresses = append(global.ListenAddresses, a)
+		}
+	}
+	if err := sp.server.StartBgp(ctx, &api.StartBgpRequest{Global: global}); err != nil {
+		return fmt.Errorf("start BGP: %w", err)
+	}
+	if err := sp.filter(ctx); err != nil {
+		return fmt.Errorf("set the filters of BGP: %w", err)
+	}
+	for _, n := range sp.o.Neighbors {
+		peer, err := sp.peer(n)
+		if err != nil {
+			return err
+		}
+		if err := sp.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peer}); err != nil {
+			return fmt.Errorf("add neighbor %v: %w", n.Address, err)
+		}
+	}
+	return nil
+}
+
+// filter lets exactly the service addresses out, and in only what we put there ourselves. (SetPolicies would take it all in one call,
+// and drops the assignments without a word.)
+func (sp *speech) filter(ctx context.Context) error {
+	in, out := &api.Policy{Name: "own"}, &api.Policy{Name: "service"}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Name: "service-" + family}
+		for _, p := range sp.o.Prefixes {
+			if p.Addr().Is4() == (family == "ipv4") {
+				set.Prefixes = append(set.Prefixes, &api.Prefix{
+					IpPrefix: p.String(), MaskLengthMin: uint32(p.Bits()), MaskLengthMax: uint32(p.Bits()),
+				})
+			}
+		}
+		if set.Prefixes == nil {
+			continue
+		}
+		if err := sp.server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
+			return err
+		}
+		for _, policy := range []*api.Policy{in, out} {
+			policy.Statements = append(policy.Statements, &api.Statement{
+				Name: policy.Name + "-" + family,
+				Conditions: &api.Conditions{
+					PrefixSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: set.Name},
+					RouteType: api.Conditions_ROUTE_TYPE_LOCAL,
+				},
+				Actions: &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
+			})
+		}
+	}
+	for policy, direction := range map[*api.Policy]api.PolicyDirection{
+		in: api.PolicyDirection_POLICY_DIRECTION_IMPORT, out: api.PolicyDirection_POLICY_DIRECTION_EXPORT,
+	} {
+		if err := sp.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: policy}); err != nil {
+			return err
+		}
+		err := sp.server.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+			Name: "global", Direction: direction, Policies: []*api.Policy{policy}, DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (sp *speech) peer(n Neighbor) (*api.Peer, error) {
+	family := &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
+	if n.Address.Is6() {
+		family.Afi = api.Family_AFI_IP6
+	}
+	peer := &api.Peer{
+		Conf: &api.PeerConf{NeighborAddress: n.Address.String(), PeerAsn: n.ASN},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			HoldTime: uint64(n.HoldTime.Seconds()), KeepaliveInterval: uint64(n.HoldTime.Seconds()) / 3,
+			ConnectRetry: connectRetry, IdleHoldTimeAfterReset: idleReset,
+		}},
+		Transport: &api.Transport{RemotePort: uint32(n.Port), PassiveMode: n.Passive},
+		AfiSafis: []*api.AfiSafi{{
+			Config:       &api.AfiSafiConfig{Family: family, Enabled: true},
+			PrefixLimits: &api.PrefixLimit{Family: family, MaxPrefixes: uint32(n.MaxPrefixes)},
+		}},
+	}
+	if n.LocalAddress.IsValid() {
+		peer.Transport.LocalAddress = n.LocalAddress.String()
+	}
+	if n.PasswordFile != "" {
+		word, err := password(n.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("neighbor %v: %w", n.Address, err)
+		}
+		peer.Conf.AuthPassword = word
+	}
+	if n.TTLSecurity {
+		peer.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: 255}
+	}
+	if n.Multihop > 1 {
+		peer.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(n.Multihop)}
+	}
+	if n.BFD != nil {
+		us := uint32(n.BFD.Interval.Microseconds())
+		peer.Bfd = &api.BfdPeerConfig{
+			Enabled: true, DesiredMinimumTxInterval: us, RequiredMinimumReceive: us, DetectionMultiplier: uint32(n.BFD.Multiplier),
+		}
+	}
+	return peer, nil
+}
+
+// tell puts the routes of a phase into GoBGP's table, or takes them out. GoBGP sends what changed before it answers to anything else.
+func (sp *speech) tell(_ context.Context, p Phase) error {
+	var paths []*apiutil.Path
+	for _, prefix := range sp.o.Prefixes {
+		path, err := sp.path(prefix, p)
+		if err != nil {
+			return err
+		}
+		paths = append(paths, path)
+	}
+	if p == Silent {
+		if sp.told == Silent {
+			return nil
+		}
+		if err := sp.server.DeletePath(apiutil.DeletePathRequest{Paths: paths}); err != nil {
+			return fmt.Errorf("withdraw: %w", err)
+		}
+	} else if _, err := sp.server.AddPath(apiutil.AddPathRequest{Paths: paths}); err != nil {
+		return fmt.Errorf("announce: %w", err)
+	}
+	sp.told = p
+	return nil
+}
+
+// path is a route as neighbours see it. The next hop is left open: each session puts in its own address.
+func (sp *speech) path(prefix netip.Prefix, p Phase) (*apiutil.Path, error) {
+	nlri, err := wire.NewIPAddrPrefix(prefix)
+	if err != nil {
+		return nil, fmt.Errorf("prefix %v: %w", prefix, err)
+	}
+	family, nowhere := wire.RF_IPv4_UC, netip.IPv4Unspecified()
+	if prefix.Addr().Is6() {
+		family, nowhere = wire.RF_IPv6_UC, netip.IPv6Unspecified()
+	}
+	hop, err := wire.NewPathAttributeNextHop(nowhere)
+	if err != nil {
+		return nil, fmt.Errorf("prefix %v: %w", prefix, err)
+	}
+	attrs := []wire.PathAttributeInterface{wire.NewPathAttributeOrigin(wire.BGP_ORIGIN_ATTR_TYPE_IGP), hop}
+	pref := sp.o.preference(p)
+	if pref.Prepend > 0 {
+		own := slices.Repeat([]uint32{sp.o.ASN}, pref.Prepend)
+		attrs = append(attrs, wire.NewPathAttributeAsPath([]wire.AsPathParamInterface{wire.NewAs4PathParam(wire.BGP_ASPATH_ATTR_TYPE_SEQ, own)}))
+	}
+	if pref.MED > 0 {
+		attrs = append(attrs, wire.NewPathAttributeMultiExitDisc(pref.MED))
+	}
+	if p == Joining || p == Leaving {
+		attrs = append(attrs, wire.NewPathAttributeLocalPref(0)) // is sent within our own AS only
+	}
+	if len(pref.Communities) > 0 {
+		attrs = append(attrs, wire.NewPathAttributeCommunities([]uint32{gracefulShutdown}))
+	}
+	return &apiutil.Path{Family: family, Nlri: nlri, Attrs: attrs}, nil
+}
+
+const gracefulShutdown = 65535 << 16 // [GracefulShutdown] on the wire
+
+// stop ends the sessions, with a word to each neighbour, and everything that GoBGP runs.
+func (sp *speech) stop(ctx context.Context) error {
+	if sp.server == nil {
+		return nil
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sp.server.Stop()
+		sp.serving.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return errors.New("BGP does not stop; its sessions end with the process")
+	}
+}
