@@ -23,7 +23,7 @@ const layers = `
 	internal/demo internal/doctor
 	internal/server internal/edge
 	internal/edge/haproxy
-	internal/edge/dns internal/edge/bgp internal/edge/balance
+	internal/edge/dns internal/edge/bgp internal/agentroute internal/edge/balance
 	internal/edge/health
 	internal/adminapi
 	internal/backup

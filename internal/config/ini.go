@@ -67,14 +67,7 @@ type puppetConf struct {
 func serverSections() []string { return []string{"main", "master", "server"} }
 
 func newPuppetConf(file string, all []iniSetting, builtin map[string]string) *puppetConf {
-	p := &puppetConf{file: file, settings: map[string]iniSetting{}, builtin: builtin}
-	for _, section := range serverSections() {
-		for _, s := range all {
-			if s.section == section {
-				p.settings[s.name] = s
-			}
-		}
-	}
+	p := ofSections(file, all, builtin, serverSections()...)
 	seen := map[string]bool{"agent": true, "user": true}
 	for _, name := range serverSections() {
 		seen[name] = true
@@ -83,6 +76,19 @@ func newPuppetConf(file string, all []iniSetting, builtin map[string]string) *pu
 		if !seen[s.section] {
 			seen[s.section] = true
 			p.notes = append(p.notes, fmt.Sprintf("%s:%d: the section [%s] is not read; settings of one environment belong into its environment.conf", file, s.line, s.section))
+		}
+	}
+	return p
+}
+
+// ofSections takes the settings of some sections, a later one winning.
+func ofSections(file string, all []iniSetting, builtin map[string]string, sections ...string) *puppetConf {
+	p := &puppetConf{file: file, settings: map[string]iniSetting{}, builtin: builtin}
+	for _, section := range sections {
+		for _, s := range all {
+			if s.section == section {
+				p.settings[s.name] = s
+			}
 		}
 	}
 	return p

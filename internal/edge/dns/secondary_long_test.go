@@ -130,7 +130,7 @@ func TestKnotCopiesTheZoneAndFollowsADeath(t *testing.T) {
 	sorted := func(want string) func() bool {
 		return func() bool {
 			got := strings.Fields(ladder())
-			for _, name := range strings.Fields(want) {
+			for name := range strings.FieldsSeq(want) {
 				if !strings.Contains(strings.Join(got, " "), name) {
 					return false
 				}
