@@ -215,10 +215,10 @@ func BenchmarkClient(b *testing.B) {
 func TestAKnownClientKeepsNothingOfItsCertificate(t *testing.T) {
 	root := issuer{}.issue(t, authority)
 	pool := poolOf(root)
-	c := &clients{pool: func() *x509.CertPool { return pool }, issuers: root.is, now: func() time.Time { return noon }}
+	c := &Clients{Pool: func() *x509.CertPool { return pool }, Issuers: root.is, Now: func() time.Time { return noon }}
 	shown := func() weak.Pointer[x509.Certificate] {
 		leaf := root.issue(t, plain).cert
-		if _, err := c.chains([]*x509.Certificate{leaf}); err != nil {
+		if _, err := c.Chains([]*x509.Certificate{leaf}); err != nil {
 			t.Fatal(err)
 		}
 		return weak.Make(leaf)

@@ -52,7 +52,7 @@ type Options struct {
 	Level   *slog.LevelVar // follows log.level on reload; nil keeps what it is
 	Version string
 
-	Compiles bool // RunOffline: the command needs the engine
+	Compiles bool // RunOffline: the command needs the engine; Run always has it
 	// Exported answers the collectors of a member opened by RunOffline in place of
 	// its own store; nil means the store.
 	Exported func(context.Context, store.ResourceQuery) ([]puppet.Resource, error)
@@ -74,6 +74,7 @@ type member struct {
 	code       *code.Repo
 	deploy     *deploy.Deployer
 	engine     *ruby.Pool
+	ruby       *stages.Early // the engine, which runs while other parts are opened; nil when nothing compiles
 	classifier *classifier.Classifier
 	guard      *authz.Guard
 	front      *front
@@ -99,6 +100,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if err != nil {
 		return err
 	}
+	o.Compiles = true
 	m, err := open(ctx, cfg, o)
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -160,11 +162,7 @@ func RunOffline(ctx context.Context, cfg *config.Config, o Options, fn func(*adm
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var result error
-	parts := m.stages()
-	if !o.Compiles {
-		parts = slices.DeleteFunc(parts, func(s stages.Stage) bool { return s.Name() == "engine" || s.Name() == "code" })
-	}
-	parts = append(parts,
+	parts := append(m.stages(),
 		stages.Of("admin", m.runAdmin, 15*time.Second),
 		stages.Of("command", func(ctx context.Context) error {
 			client, err := dialSoon(ctx, cfg.Data)
@@ -236,16 +234,15 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 		return err
 	}
 	m.carrier = carrier.New(m.journal, carrier.Options{Peers: m.peers, Dial: m.dialPeer, Mended: m.mended, Folds: m.folds(), Log: m.log, Registerer: m.registry})
-	m.authority, err = ca.Open(ctx, m.folder("ca"), m.journal, caOptions(cfg, m))
-	if err != nil {
-		return err
-	}
 	m.engine, err = ruby.New(engineOptions(cfg, m))
 	if err != nil {
 		return err
 	}
-	// A policy executable runs as the engine's user, which is known only now.
-	if err := m.authority.SetPolicy(caPolicy(cfg, m)); err != nil {
+	if m.o.Compiles { // Ruby loads its library while all certificates are read and checked
+		m.ruby = stages.Begin(ctx, m.engine.Run)
+	}
+	m.authority, err = ca.Open(ctx, m.folder("ca"), m.journal, caOptions(cfg, m))
+	if err != nil {
 		return err
 	}
 	codeOpts, err := codeOptions(cfg, m)
@@ -292,6 +289,11 @@ func (m *member) folder(part string) string { return filepath.Join(m.cfg.Load().
 // close lets go of what open opened, last first.
 func (m *member) close() error {
 	var errs []error
+	if m.ruby != nil {
+		if err := m.ruby.Stop(10 * time.Second); err != nil {
+			errs = append(errs, fmt.Errorf("engine: %w", err))
+		}
+	}
 	if m.authority != nil {
 		errs = append(errs, m.authority.Close())
 	}
@@ -307,13 +309,15 @@ func (m *member) close() error {
 // stages are the parts that run whether or not the port is open. The journal
 // comes first and so stops last: what the others still write must be kept.
 func (m *member) stages() []stages.Stage {
-	return []stages.Stage{
+	all := []stages.Stage{
 		stages.Of("journal", m.journal.Run, 10*time.Second),
 		stages.Of("store", m.store.Run, 20*time.Second),
 		stages.Of("ca", m.authority.Run, 10*time.Second),
-		stages.Of("code", m.code.Run, 10*time.Second),
-		stages.Of("engine", m.engine.Run, frontGrace+10*time.Second),
 	}
+	if m.ruby != nil {
+		all = append(all, stages.Of("code", m.code.Run, 10*time.Second), stages.Of("engine", m.ruby.Run, frontGrace+10*time.Second))
+	}
+	return all
 }
 
 // frontGrace is how long requests that run may go on after the stop signal: the

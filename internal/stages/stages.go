@@ -59,3 +59,43 @@ func Run(ctx context.Context, stages []Stage) error {
 	}
 	return errors.Join(errs...)
 }
+
+// An Early part runs since before its stage: its beginning takes long, and needs nothing of what is opened meanwhile.
+type Early struct {
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when err is set
+	err    error
+}
+
+// Begin runs a part until run's context, or stop, ends it.
+func Begin(ctx context.Context, run func(context.Context) error) *Early {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	e := &Early{cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(e.ended)
+		e.err = run(ctx)
+	}()
+	return e
+}
+
+// Run is the part's stage.
+func (e *Early) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		e.cancel()
+		<-e.ended
+	case <-e.ended:
+	}
+	return e.err
+}
+
+// Stop ends a part whose stage may never have come. What it says in the end is its stage's to tell.
+func (e *Early) Stop(grace time.Duration) error {
+	e.cancel()
+	select {
+	case <-e.ended:
+		return nil
+	case <-time.After(grace):
+		return fmt.Errorf("still running after %v", grace)
+	}
+}
