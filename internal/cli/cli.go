@@ -111,7 +111,7 @@ Start with:  troupe demo                     a member and a real agent, in a tem
 	f.StringVarP(&c.output, "output", "o", "table", "`format` of the result: table or json")
 	root.AddCommand(
 		newServer(c), newDemo(c), newConfig(c), newCA(c), newNode(c), newReport(c), newCompile(c), newLookup(c), newJournal(c), newLoad(c), newVersion(c),
-		newInit(c), newToken(c), newJoin(c), newStatus(c), newSite(c), newAccept(c), newRemove(c), newLeave(c), newCode(c), newDoctor(c), newBackup(c), newEdge(c), newAgentRoute(c),
+		newInit(c), newToken(c), newJoin(c), newStatus(c), newSite(c), newAccept(c), newRemove(c), newLeave(c), newCode(c), newDoctor(c), newBackup(c), newEdge(c), newDNS(c), newAgentRoute(c),
 	)
 	return root
 }

@@ -215,9 +215,11 @@ type EdgeBGP struct {
 	RouterID  netip.Addr     `yaml:"router_id,omitempty"`
 	Prefixes  []netip.Prefix `yaml:"prefixes"`
 	Neighbors []EdgeNeighbor `yaml:"neighbors,omitempty"`
-	Interface string         `yaml:"interface,omitempty"` // mode address
-	File      string         `yaml:"file,omitempty"`      // mode file
-	UpAfter   Duration       `yaml:"up_after,omitempty"`
+	Interface string         `yaml:"interface,omitempty"`  // mode address
+	File      string         `yaml:"file,omitempty"`       // mode file
+	Bird      string         `yaml:"bird,omitempty"`       // mode file: control socket of the bird that reads it
+	UpAfter   Duration       `yaml:"up_after,omitempty"`   // the site serves for so long before it is announced
+	DownAfter Duration       `yaml:"down_after,omitempty"` // it is withdrawn when it has not served for so long; 0 is at once
 	Rejoin    Duration       `yaml:"rejoin,omitempty"`
 	MED       uint32         `yaml:"med,omitempty"`
 	Prepend   int            `yaml:"prepend,omitempty"`
@@ -228,6 +230,7 @@ type EdgeBGP struct {
 type EdgeNeighbor struct {
 	Address      netip.Addr `yaml:"address"`
 	AS           uint32     `yaml:"as"`
+	Port         uint16     `yaml:"port,omitempty"`
 	PasswordFile string     `yaml:"password_file,omitempty"` // MD5
 	TTLSecurity  bool       `yaml:"ttl_security,omitempty"`
 	Multihop     int        `yaml:"multihop,omitempty"`

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"troupe/internal/edge/balance"
+	"troupe/internal/edge/bgp"
 	"troupe/internal/edge/health"
 	"troupe/internal/fault"
 	"troupe/internal/telemetry"
@@ -41,6 +42,8 @@ type Status struct {
 	Memory    int64        `json:"bodies_memory"`
 	Disk      int64        `json:"bodies_disk"`
 	Pools     []PoolStatus `json:"pools"`
+	BGP       *bgp.Status  `json:"bgp,omitempty"`
+	Zone      string       `json:"zone,omitempty"` // that it answers for
 }
 
 // A PoolStatus is one pool.
@@ -104,6 +107,8 @@ func (e *Edge) runControl(ctx context.Context) error {
 	mux.HandleFunc("POST /v1/servers/{pool}/{server}", e.change)
 	mux.HandleFunc("POST /v1/edge", e.changeEdge)
 	mux.HandleFunc("POST /v1/takeover", e.giveOver)
+	mux.HandleFunc("GET /v1/dns/explain", e.answerDNS)
+	mux.HandleFunc("GET /v1/dns/export", e.answerExport)
 	return serveUntil(ctx, l, mux)
 }
 
@@ -129,6 +134,13 @@ func (e *Edge) status() Status {
 	n, _ := e.runs.open()
 	s := Status{Name: e.conf.Name, Site: e.conf.Site, Version: e.o.Version, Started: e.started, Drained: e.drained.Load(), Runs: n, Memory: e.bodies.memory.Load(), Disk: e.bodies.disk.Load(), Listeners: []string{}, Pools: []PoolStatus{}}
 	s.Serving, s.Why = e.serving()
+	if e.speaker != nil {
+		b := e.speaker.Status()
+		s.BGP = &b
+	}
+	if e.conf.DNS != nil {
+		s.Zone = e.conf.DNS.Zone
+	}
 	e.sessions.mu.Lock()
 	s.Sessions = len(e.sessions.all)
 	e.sessions.mu.Unlock()
@@ -269,6 +281,9 @@ func (e *Edge) changeEdge(w http.ResponseWriter, r *http.Request) {
 		err = fault.Wrap(fault.Invalid, err, "the request cannot be read")
 	case c.Mode == "drain" || c.Mode == "ready":
 		e.drained.Store(c.Mode == "drain")
+		if e.speaker != nil {
+			e.speaker.Drain(c.Mode == "drain")
+		}
 		e.log.Info("an operator changed this edge", "mode", c.Mode)
 	default:
 		err = fault.New(fault.Invalid, "an edge is drained or ready; %q is neither", c.Mode)

@@ -25,6 +25,8 @@ import (
 	"troupe/internal/authn"
 	"troupe/internal/config"
 	"troupe/internal/edge/balance"
+	"troupe/internal/edge/bgp"
+	"troupe/internal/edge/dns"
 	"troupe/internal/edge/health"
 	"troupe/internal/stages"
 	"troupe/internal/telemetry"
@@ -59,8 +61,10 @@ type Edge struct {
 	outage    *outage
 	sessions  *sessions
 	runConf   runConf
-	troupe    *membership // nil for an edge that stands alone
-	members   string      // of the pools of members, as they are now
+	troupe    *membership  // nil for an edge that stands alone
+	members   string       // of the pools of members, as they are now
+	zone      *dns.Zone    // nil without dns
+	speaker   *bgp.Speaker // nil without bgp
 	notify    stages.Notifier
 	leaving   atomic.Bool   // the process ends
 	drained   atomic.Bool   // an operator said so
@@ -122,6 +126,13 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	for _, l := range e.listeners {
 		parts = append(parts, stages.Of("listener "+l.conf.Listen, l.run, e.runConf.drain+10*time.Second))
 	}
+	// What brings agents here begins last, and ends before that to which it brings them.
+	if e.zone != nil {
+		parts = append(parts, stages.Of("dns", e.zone.Run, 5*time.Second))
+	}
+	if e.speaker != nil {
+		parts = append(parts, stages.Of("bgp", e.speaker.Run, conf.BGP.Grace.Or(0)+10*time.Second))
+	}
 	parts = append(parts, stages.Of("ready", func(ctx context.Context) error { return e.ready(ctx, inherited) }, e.runConf.linger+5*time.Second))
 	err = stages.Run(ctx, parts)
 	e.log.Info("edge has stopped", "name", conf.Name)
@@ -174,7 +185,10 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		}
 	}
 	e.judge = health.New(health.Options{Log: log, Registerer: e.registry, SaveFile: filepath.Join(conf.Data, "admin.json")})
-	return e, e.openPools()
+	if err := e.openPools(); err != nil {
+		return nil, err
+	}
+	return e, e.openOutward()
 }
 
 func (e *Edge) openPools() error {

@@ -281,7 +281,8 @@ func (e *Edge) targets() ([]health.Target, error) {
 			all = append(all, health.Target{ID: s.id, Address: s.address, Check: check})
 		}
 	}
-	return all, nil
+	more, err := e.dnsTargets()
+	return append(all, more...), err
 }
 
 // follow has pools learn what the judge says, and cuts what is under way at a server that went down while others serve: its agents

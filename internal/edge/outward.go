@@ -1,0 +1,189 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	wire "github.com/miekg/dns"
+
+	"troupe/internal/config"
+	"troupe/internal/edge/bgp"
+	"troupe/internal/edge/dns"
+	"troupe/internal/edge/health"
+	"troupe/internal/fault"
+)
+
+// This file tells the world where to come: DNS and BGP say what the judge says.
+
+// dnsPool is the name under which the judge knows what DNS answers with.
+const dnsPool = "dns"
+
+// openOutward makes the zone and the announcement that the configuration has.
+func (e *Edge) openOutward() (err error) {
+	if e.conf.DNS != nil {
+		if e.zone, err = e.newZone(e.conf.DNS); err != nil {
+			return err
+		}
+	}
+	if e.conf.BGP != nil {
+		e.speaker, err = e.newSpeaker(e.conf.BGP)
+	}
+	return err
+}
+
+func (e *Edge) newZone(c *config.EdgeDNS) (*dns.Zone, error) {
+	o := dns.Options{
+		Zone: c.Zone, Mail: c.Contact, TTL: time.Duration(c.TTL), TTLDown: time.Duration(c.TTLDown), SRVDomains: c.SRV, Names: map[string]dns.Address{},
+		Networks: map[netip.Prefix]string{}, Default: e.conf.Site, Listen: c.Listen, RateLimit: c.RateLimit, View: e.dnsView, Log: e.log, Registerer: e.registry,
+	}
+	for _, ns := range c.NameServers {
+		o.NS = append(o.NS, dns.NameServer{Name: ns.Name, Addresses: ns.Addresses})
+	}
+	for name, sites := range c.Names {
+		o.Names[name] = dns.Address{Sites: sites}
+	}
+	var wrong []error
+	for network, site := range c.Networks {
+		p, err := netip.ParsePrefix(network)
+		wrong = append(wrong, err)
+		o.Networks[p] = site
+	}
+	for _, s := range c.Secondaries {
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			s = net.JoinHostPort(s, "53")
+		}
+		p, err := netip.ParseAddrPort(s)
+		wrong = append(wrong, err)
+		o.Secondaries = append(o.Secondaries, dns.Secondary{Addr: p})
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "dns: %v", err)
+	}
+	return dns.New(o)
+}
+
+// dnsView is what the judge says of all edges. One that has no check of its own is asked what agents with a list of servers ask.
+func (e *Edge) dnsView() []dns.Site {
+	var all []dns.Site
+	for name, s := range e.conf.DNS.Sites {
+		site := dns.Site{Name: name, Order: map[string]float64{}}
+		for rank, other := range s.Order {
+			site.Order[other] = float64(rank + 1)
+		}
+		for _, d := range s.Edges {
+			v := e.judge.Verdict(dnsPool + "/" + d.Name)
+			up := v.State == health.Up
+			weight := orInt(d.Weight, 100)
+			if v.Share > 0 {
+				weight = max(1, int(float64(weight)*v.Share))
+			}
+			site.Edges = append(site.Edges, dns.Edge{
+				Name: d.Name, Target: d.Target, Addresses: d.Addresses, Port: d.Port, Weight: weight,
+				Services: map[dns.Service]bool{dns.Puppet: up, dns.CA: up, dns.Report: up, dns.Fileserver: up},
+			})
+		}
+		all = append(all, site)
+	}
+	slices.SortFunc(all, func(a, b dns.Site) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// dnsTargets are what the judge watches for DNS.
+func (e *Edge) dnsTargets() (all []health.Target, err error) {
+	if e.conf.DNS == nil {
+		return nil, nil
+	}
+	for _, s := range e.conf.DNS.Sites {
+		for _, d := range s.Edges {
+			port := int(d.Port)
+			if port == 0 {
+				port = 8140
+			}
+			at := d.Target
+			if len(d.Addresses) > 0 {
+				at = d.Addresses[0].String()
+			}
+			c := config.EdgeCheck{Verify: new(bool)} // who is there is known by its address; agents verify it
+			if d.Check != nil {
+				c = *d.Check
+			}
+			h, err := e.check(c, config.EdgeServer{}, nil, false)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, health.Target{ID: dnsPool + "/" + d.Name, Address: net.JoinHostPort(strings.TrimSuffix(at, "."), strconv.Itoa(port)), Check: h})
+		}
+	}
+	return all, nil
+}
+
+func (e *Edge) newSpeaker(c *config.EdgeBGP) (*bgp.Speaker, error) {
+	o := bgp.Options{
+		Mode: c.Mode, Prefixes: c.Prefixes, ASN: c.AS, RouterID: c.RouterID, Interface: c.Interface, File: c.File, Bird: c.Bird,
+		Prepend: c.Prepend, MED: c.MED, UpAfter: time.Duration(c.UpAfter), DownAfter: time.Duration(c.DownAfter), Rejoin: time.Duration(c.Rejoin), Grace: time.Duration(c.Grace),
+		Serving: e.serving, Changed: e.judge.Changed, Log: e.log, Registerer: e.registry,
+	}
+	for _, n := range c.Neighbors {
+		one := bgp.Neighbor{
+			Address: n.Address, ASN: n.AS, Port: n.Port, PasswordFile: n.PasswordFile, TTLSecurity: n.TTLSecurity, Multihop: n.Multihop,
+			HoldTime: time.Duration(n.HoldTime), Passive: n.Passive, LocalAddress: n.Local,
+		}
+		if n.BFD != nil {
+			one.BFD = &bgp.BFD{Interval: time.Duration(n.BFD.Interval), Multiplier: n.BFD.Multiplier}
+		}
+		o.Neighbors = append(o.Neighbors, one)
+	}
+	return bgp.New(o)
+}
+
+// answerDNS explains one answer.
+func (e *Edge) answerDNS(w http.ResponseWriter, r *http.Request) {
+	if e.zone == nil {
+		e.reply(w, nil, fault.New(fault.NotFound, "this edge answers for no zone: its configuration has no dns"))
+		return
+	}
+	q := r.URL.Query()
+	kind, known := wire.StringToType[strings.ToUpper(q.Get("type"))]
+	if !known {
+		kind = wire.TypeA
+		if strings.HasPrefix(q.Get("name"), "_") {
+			kind = wire.TypeSRV
+		}
+	}
+	from, err := netip.ParseAddr(q.Get("from"))
+	if err != nil {
+		e.reply(w, nil, fault.New(fault.Invalid, "%q is no address: whose question is it?", q.Get("from")))
+		return
+	}
+	e.reply(w, e.zone.Explain(q.Get("name"), kind, from), nil)
+}
+
+// answerExport writes the zone as a file.
+func (e *Edge) answerExport(w http.ResponseWriter, r *http.Request) {
+	if e.zone == nil {
+		e.reply(w, nil, fault.New(fault.NotFound, "this edge answers for no zone: its configuration has no dns"))
+		return
+	}
+	e.reply(w, map[string]string{"zone": e.zone.Export(r.URL.Query().Get("site")), "delegation": e.zone.Delegation()}, nil)
+}
+
+// ExplainDNS asks why a question is answered as it is.
+func (c *Client) ExplainDNS(ctx context.Context, name, kind, from string) (x dns.Explanation, err error) {
+	q := url.Values{"name": {name}, "type": {kind}, "from": {from}}
+	return x, c.do(ctx, http.MethodGet, "/v1/dns/explain?"+q.Encode(), nil, &x)
+}
+
+// ExportZone asks for the zone as a file, as a site sees it, and for the records that the parent zone needs.
+func (c *Client) ExportZone(ctx context.Context, site string) (zone, delegation string, err error) {
+	var x struct{ Zone, Delegation string }
+	err = c.do(ctx, http.MethodGet, "/v1/dns/export?site="+url.QueryEscape(site), nil, &x)
+	return x.Zone, x.Delegation, err
+}
