@@ -74,7 +74,7 @@ type Site struct {
 }
 
 // View says what the judge believes now. It is called for each question, so it answers from memory; it must not call
-// the zone.
+// the zone. Capacities that move with every heartbeat make a new serial every second: who measures them rounds them.
 type View func() []Site
 
 // NameServer is one server of the zone, as the parent zone delegates to it.

@@ -22,8 +22,8 @@ type edition struct {
 	bodies map[string][]wire.RR // by site: what a secondary copies under this serial, and nothing newer
 }
 
-// serial returns the serial number of the zone, a new one if it changed. It is the clock's second, so it goes on
-// growing after a restart and is alike on all servers of the zone; for that there is at most one in a second.
+// serial returns the serial number of the zone, a new one if it changed. It is the clock's second, so that it goes on
+// growing after a restart, and from one server of the zone to the next; for that there is at most one in a second.
 func (z *Zone) serial(p *picture) uint32 {
 	z.mu.Lock()
 	defer z.mu.Unlock()

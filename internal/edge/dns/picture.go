@@ -2,6 +2,7 @@ package dns
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -107,6 +108,9 @@ func (z *Zone) draw(sites []Site) *picture {
 				break
 			}
 			ready, err := z.usable(e)
+			if slices.ContainsFunc(drawn.edges, func(other *edge) bool { return other.Name == e.Name }) {
+				err = errors.New("another edge of this site has the same name")
+			}
 			if err != nil {
 				faults = append(faults, fmt.Sprintf("edge %s of site %s: %v", e.Name, s.Name, err))
 				continue

@@ -517,6 +517,7 @@ func TestEdgesThatCannotBeAnsweredAreLeftOut(t *testing.T) {
 	s := twoSites()
 	s.sites[0].Edges = append(s.sites[0].Edges,
 		newEdge("bad1", "not a name", 1, 3), newEdge("bad2", "", 1, 4),
+		newEdge("a1", "twice.example.com", 1, 5),
 		dns.Edge{Name: "bad3", Target: "no-address.example.com", Services: all()},
 		dns.Edge{Name: "bad4", Target: "x.example.com", Services: all(), Addresses: []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}},
 		dns.Edge{Name: "out", Target: "edge.example.net", Services: all(), Weight: 9, Port: 443})
