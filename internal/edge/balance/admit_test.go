@@ -51,6 +51,39 @@ func TestWhoIsSentAwayIsExpectedBackOneAfterAnother(t *testing.T) {
 	}
 }
 
+func TestTheEstimateCountsWhoComesBefore(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	p := busyPool(t, &now, 3)
+	if w, _, err := p.enter(Ask{Class: 0}); w == nil || err != nil {
+		t.Fatal(w, err)
+	}
+	// Ten seconds each: inside a run only one is before it, a new run has all four before it.
+	if got := p.wait(Ask{Class: 0}, now); got != 20*time.Second {
+		t.Errorf("inside a run the wait is %v, want 20s", got)
+	}
+	if got := p.wait(Ask{Class: 1}, now); got != 50*time.Second {
+		t.Errorf("a new run waits for %v, want 50s", got)
+	}
+}
+
+// A run that waits comes with all its requests, which go before whoever comes later.
+func TestARunThatWaitsCountsWhole(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	p, _ := newPool(Options{Now: func() time.Time { return now }}, Server{Name: "a", MaxConns: 1})
+	for range 10 { // runs of four requests of a second
+		for class := range 4 {
+			acquire(t, p, Ask{Class: max(0, 1-class)}).Done(time.Second, true)
+		}
+	}
+	acquire(t, p, Ask{})
+	if w, _, err := p.enter(Ask{Class: 1}); w == nil || err != nil {
+		t.Fatal(w, err)
+	}
+	if got := p.wait(Ask{Class: 1}, now); got != 5*time.Second {
+		t.Errorf("behind a run of four requests the wait is %v, want 5s", got)
+	}
+}
+
 func TestAbsencesAreBoundedAndSurviveAClockThatIsSetBack(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	var a absences

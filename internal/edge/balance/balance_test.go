@@ -318,6 +318,79 @@ func TestWaitingEnds(t *testing.T) {
 	})
 }
 
+func TestAPlaceForSomebodyWhoIsGoneGoesToTheNext(t *testing.T) {
+	p, _ := newPool(Options{}, Server{Name: "a", MaxConns: 1})
+	held := acquire(t, p, Ask{})
+	gone, _, err := p.enter(Ask{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, _, err := p.enter(Ask{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held.Done(time.Second, true) // gone is served, in the moment in which it gives up
+	if l, err := p.leave(gone, context.Canceled); l != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("who is gone got %v, %v", l, err)
+	}
+	if next.lease == nil || p.Stats().Servers[0].Current != 1 {
+		t.Errorf("the next one has %v with %d places taken, want the place", next.lease, p.Stats().Servers[0].Current)
+	}
+	last, _, err := p.enter(Ask{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.lease.Done(time.Second, true)
+	if l, err := p.leave(last, ErrQueueTimeout); l == nil || err != nil {
+		t.Errorf("who was served in the moment of its time-out got %v, %v, want the place", l, err)
+	}
+}
+
+func TestTheSmallerLimitCounts(t *testing.T) {
+	for _, c := range []struct{ configured, said, want int }{{0, 0, 0}, {5, 0, 5}, {0, 3, 3}, {5, 3, 3}, {3, 5, 3}} {
+		p, j := newPool(Options{}, Server{Name: "a", MaxConns: c.configured})
+		j.verdict("a", health.Verdict{State: health.Up, Share: 1, MaxConns: c.said})
+		if got := p.Stats().Servers[0].Limit; got != c.want {
+			t.Errorf("configured %d, said %d: the limit is %d, want %d", c.configured, c.said, got, c.want)
+		}
+	}
+}
+
+// A request can wait because its key sticks to nothing that has room, and be served because another request of that key went elsewhere.
+func TestAKeyThatMovesServesWhoWaitsForIt(t *testing.T) {
+	for _, waits := range []bool{false, true} { // whether the one that moves the key was in the queue, too
+		p, _ := newPool(Options{Stick: "certname"}, Server{Name: "a", Backup: true, MaxConns: 2}, Server{Name: "b", Backup: true, MaxConns: 1})
+		first := []*Lease{acquire(t, p, Ask{}), acquire(t, p, Ask{})} // a, the first backup, is full
+		second := acquire(t, p, Ask{Exclude: []string{"a"}})          // so is b
+		inRun, _, err := p.enter(Ask{Key: "web1", Run: true, Patient: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.servers[1].MaxConns = 3
+		if !waits {
+			second.Done(time.Second, true)
+			names(t, p, 1, Ask{Key: "web1", Exclude: []string{"a"}}, false)
+		} else {
+			p.servers[1].MaxConns = 1
+			mover, _, err := p.enter(Ask{Key: "web1", Exclude: []string{"a"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.servers[1].MaxConns = 3
+			second.Done(time.Second, true)
+			if mover.lease == nil {
+				t.Fatal("the one that moves the key waits on")
+			}
+		}
+		if inRun.lease == nil || inRun.lease.Server().Name != "b" {
+			t.Errorf("waits=%v: the request inside the run has %v, want a place where its key went", waits, inRun.lease)
+		}
+		for _, l := range first {
+			l.Done(time.Second, true)
+		}
+	}
+}
+
 func TestVerdictsDecideWhoTakesWork(t *testing.T) {
 	for _, c := range []struct {
 		state health.State

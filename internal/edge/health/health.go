@@ -192,8 +192,7 @@ func (m *Monitor) check(ctx context.Context, w *watched) {
 	defer timer.Stop()
 	for {
 		m.mu.Lock()
-		due := w.due
-		timer.Reset(due.Sub(m.o.Now()))
+		timer.Reset(w.due.Sub(m.o.Now()))
 		m.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -203,6 +202,9 @@ func (m *Monitor) check(ctx context.Context, w *watched) {
 		case <-timer.C:
 		}
 
+		m.mu.Lock()
+		w.due = m.o.Now().Add(w.Check.Timeout + w.Check.Interval) // so that it can be brought forward meanwhile
+		m.mu.Unlock()
 		r := m.probe(ctx, w.Target, w.Check.Timeout)
 		if ctx.Err() != nil {
 			return // the result is that of our own end
@@ -214,7 +216,7 @@ func (m *Monitor) check(ctx context.Context, w *watched) {
 			m.settle(w, now)
 		}
 		next := now.Add(m.jitter(w.judge.interval(), w.Check.Spread))
-		if w.due.Equal(due) || next.Before(w.due) { // else it was brought forward meanwhile
+		if next.Before(w.due) {
 			w.due = next
 		}
 		m.mu.Unlock()

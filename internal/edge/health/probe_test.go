@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -282,9 +283,19 @@ func TestAStoppedServerIsSeen(t *testing.T) {
 	is := func(s State) func() bool { return func() bool { return m.Verdict("pool/a").State == s } }
 	troupetest.Eventually(t, troupetest.Patience, "it is up", is(Up))
 
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
+	stop := func() {
+		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		troupetest.Eventually(t, troupetest.Patience, "all its threads stand still", func() bool {
+			threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", cmd.Process.Pid))
+			return err == nil && !slices.ContainsFunc(threads, func(path string) bool {
+				stat, err := os.ReadFile(path)
+				return err != nil || !strings.Contains(string(stat), ") T ")
+			})
+		})
 	}
+	stop()
 	stopped := time.Now()
 	requests := make(chan error, 3) // three requests of agents, each of which gives up on the handshake after 300 ms
 	for range cap(requests) {
@@ -317,9 +328,7 @@ func TestAStoppedServerIsSeen(t *testing.T) {
 	troupetest.Eventually(t, troupetest.Patience, "it is up again", is(Up))
 
 	// A request on an old connection shows nothing at all. Whoever waits for it suspects.
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop()
 	stopped = time.Now()
 	m.Suspect("pool/a")
 	troupetest.Eventually(t, troupetest.Patience, "a suspicion shows that it hangs", is(Down))
