@@ -186,3 +186,45 @@ func BenchmarkAcquire(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRefresh is what a changed verdict costs while many wait.
+func BenchmarkRefresh(b *testing.B) {
+	p := New(Options{Stick: "certname", MaxQueue: 10_000, Method: LeastWork})
+	var servers []Server
+	for i := range 10 {
+		servers = append(servers, Server{Name: fmt.Sprintf("s%d", i), MaxConns: 1})
+	}
+	p.Set(servers)
+	for i := range 10_010 {
+		if _, _, err := p.enter(Ask{Key: fmt.Sprintf("web%d", i), Class: i % 2}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		p.Refresh()
+	}
+}
+
+// BenchmarkDone is what giving a place to the next one costs while many wait.
+func BenchmarkDone(b *testing.B) {
+	p := New(Options{Stick: "certname", MaxQueue: 10_000, Method: LeastWork})
+	p.Set([]Server{{Name: "a", MaxConns: 1}, {Name: "b", MaxConns: 1}})
+	var last *Lease
+	for i := range 10_002 {
+		_, l, err := p.enter(Ask{Key: fmt.Sprintf("web%d", i)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if l != nil {
+			last = l
+		}
+	}
+	for b.Loop() {
+		first := p.queue[0]
+		last.Done(time.Second, true)
+		last = first.lease
+		if _, _, err := p.enter(first.ask); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -104,13 +104,7 @@ func (p *Pool) remove(w *waiter) {
 // dispatch gives free places to those who wait. With all, it also answers those whom no server can take any more. p.mu is held.
 func (p *Pool) dispatch(now time.Time, all bool) {
 	p.moved = false
-	for i := 0; ; {
-		if p.moved { // who was passed over may be served now
-			p.moved, i = false, 0
-		}
-		if i >= len(p.queue) || !all && !p.anyRoom(now) {
-			return
-		}
+	for i := 0; i < len(p.queue) && p.anyRoom(now); {
 		w := p.queue[i]
 		s, possible := p.choose(w.ask, now)
 		switch {
@@ -123,12 +117,43 @@ func (p *Pool) dispatch(now time.Time, all bool) {
 			continue
 		}
 		p.queue = slices.Delete(p.queue, i, i+1)
+		if p.moved { // who was passed over may be served now
+			p.moved, i = false, 0
+		}
+	}
+	if !all {
+		return
+	}
+	panics := p.panics(now)
+	var hopeless []*waiter
+	p.queue = slices.DeleteFunc(p.queue, func(w *waiter) bool {
+		if w.ask.Patient || p.possible(w.ask, panics, now) {
+			return false
+		}
+		hopeless = append(hopeless, w)
+		return true
+	})
+	for _, w := range hopeless {
+		w.answer(nil, p.busy(ErrNoServer, w.ask, now))
 	}
 }
 
 // anyRoom reports whether it is worth looking at those who wait. p.mu is held.
 func (p *Pool) anyRoom(now time.Time) bool {
-	return slices.ContainsFunc(p.servers, func(s *server) bool { return s.verdict.State != health.Maint && s.room(now) })
+	return slices.ContainsFunc(p.servers, func(s *server) bool {
+		takes := s.verdict.State == health.Up || s.verdict.State == health.Drain || s.verdict.State == health.Down && p.o.Panic > 0
+		return takes && s.room(now)
+	})
+}
+
+// possible reports whether a server could take a request if it had room. p.mu is held.
+func (p *Pool) possible(ask Ask, panics bool, now time.Time) bool {
+	for _, s := range p.servers {
+		if p.bar(s, ask, panics, now) == "" || keeps(s, ask, now) && s == p.stuck(ask) {
+			return true
+		}
+	}
+	return false
 }
 
 // busy makes the error for a request that gets no place. p.mu is held.
