@@ -27,10 +27,23 @@ type Edge struct {
 	Listeners []EdgeListener      `yaml:"listeners,omitempty"`
 	Pools     map[string]EdgePool `yaml:"pools,omitempty"`
 	Runs      EdgeRuns            `yaml:"runs,omitempty"`
+	Peers     *EdgePeers          `yaml:"peers,omitempty"`
 	DNS       *EdgeDNS            `yaml:"dns,omitempty"`
 	BGP       *EdgeBGP            `yaml:"bgp,omitempty"`
 	Metrics   string              `yaml:"metrics,omitempty"` // address of /metrics without TLS
 	Log       EdgeLog             `yaml:"log,omitempty"`
+}
+
+// EdgePeers are the other edges that share stick tables with this one.
+type EdgePeers struct {
+	Listen string     `yaml:"listen"`
+	Edges  []EdgePeer `yaml:"edges"`
+}
+
+// EdgePeer is one of them. Name is the common name of its certificate, which is of the same authority as agents' are.
+type EdgePeer struct {
+	Name    string `yaml:"name"`
+	Address string `yaml:"address"`
 }
 
 // EdgeLog is what an edge writes about itself.

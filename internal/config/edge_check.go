@@ -78,6 +78,15 @@ func (e *Edge) check() error {
 	if e.Metrics != "" {
 		p.address("metrics", e.Metrics)
 	}
+	if e.Peers != nil {
+		p.address("peers.listen", e.Peers.Listen)
+		for _, one := range e.Peers.Edges {
+			p.address("peers.edges", one.Address)
+			if one.Name == "" {
+				p.add("peers.edges: %s has no name: the common name of its certificate", one.Address)
+			}
+		}
+	}
 	if e.DNS != nil {
 		e.DNS.check(&p)
 	}

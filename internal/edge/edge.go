@@ -123,6 +123,9 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	if e.troupe != nil {
 		parts = append(parts, stages.Of("troupe", e.followTroupe, 10*time.Second))
 	}
+	if conf.Peers != nil {
+		parts = append(parts, stages.Of("peers", e.runPeers, 10*time.Second))
+	}
 	for _, l := range e.listeners {
 		parts = append(parts, stages.Of("listener "+l.conf.Listen, l.run, e.runConf.drain+10*time.Second))
 	}
@@ -178,6 +181,9 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		return nil, err
 	} else if e.troupe == nil && conf.Terminates() {
 		return nil, errors.New("a listener in mode puppet ends TLS: make this an edge of a troupe (troupe edge join), or name tls.certificate, tls.key, tls.ca and tls.crl, or use mode: passthrough")
+	}
+	if conf.Peers != nil && !conf.OwnTLS() && e.troupe == nil {
+		return nil, errors.New("peers know each other by certificates: name tls.certificate, tls.key and tls.ca, or make this an edge of a troupe")
 	}
 	for name, p := range conf.Pools {
 		if p.Members && e.troupe == nil {

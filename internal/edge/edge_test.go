@@ -135,8 +135,6 @@ func echo(name string) http.HandlerFunc {
 func openTheatre(t *testing.T, n int, change func(*config.Edge)) *theatre {
 	t.Helper()
 	th := &theatre{t: t, ca: newAuthority(t), dir: t.TempDir()}
-	conf := &config.Edge{Data: th.dir, Name: "edge", Runs: config.EdgeRuns{Linger: config.Duration(10 * time.Millisecond)}, Listeners: []config.EdgeListener{{Listen: "127.0.0.1:0"}}}
-	pool := config.EdgePool{Check: config.EdgeCheck{Interval: config.Duration(100 * time.Millisecond), Timeout: config.Duration(20 * time.Second), Fall: 2, Rise: 1}}
 	for i := range n {
 		b := &backend{name: fmt.Sprintf("p%d", i)}
 		b.does(echo(b.name))
@@ -146,6 +144,18 @@ func openTheatre(t *testing.T, n int, change func(*config.Edge)) *theatre {
 		b.StartTLS()
 		t.Cleanup(func() { b.CloseClientConnections(); b.Close() })
 		th.servers = append(th.servers, b)
+	}
+	th.open(change)
+	return th
+}
+
+// open starts the edge in front of servers that run.
+func (th *theatre) open(change func(*config.Edge)) {
+	th.t.Helper()
+	t := th.t
+	conf := &config.Edge{Data: th.dir, Name: "edge", Runs: config.EdgeRuns{Linger: config.Duration(10 * time.Millisecond)}, Listeners: []config.EdgeListener{{Listen: "127.0.0.1:0"}}}
+	pool := config.EdgePool{Check: config.EdgeCheck{Interval: config.Duration(100 * time.Millisecond), Timeout: config.Duration(20 * time.Second), Fall: 2, Rise: 1}}
+	for _, b := range th.servers {
 		pool.Servers = append(pool.Servers, config.EdgeServer{Name: b.name, Address: b.Listener.Addr().String()})
 	}
 	pool.TLS.ServerName = "localhost"
@@ -162,7 +172,6 @@ func openTheatre(t *testing.T, n int, change func(*config.Edge)) *theatre {
 	conf, err = config.ParseEdge("test.yaml", text)
 	check(t, err)
 	th.start(conf)
-	return th
 }
 
 func (th *theatre) file(name string, text []byte) string {
@@ -478,5 +487,53 @@ func TestAProxyHeaderIsBelievedFromItsBalancerAlone(t *testing.T) {
 	}
 	if _, err := th.ask(th.agent("web1.example.com"), "GET", "/puppet/v3/node/web1.example.com", ""); err == nil {
 		t.Error("without a header the balancer was served")
+	}
+}
+
+func TestEdgesShareWhoSticksToWhom(t *testing.T) {
+	var ports []string
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		ports = append(ports, l.Addr().String())
+		check(t, l.Close())
+	}
+	sticky := func(own, other string) func(*config.Edge) {
+		return func(c *config.Edge) {
+			p := c.Pools["workers"]
+			p.Stick = "certname"
+			c.Pools["workers"] = p
+			c.Peers = &config.EdgePeers{Listen: own, Edges: []config.EdgePeer{{Name: "edge.example.com", Address: other}}}
+		}
+	}
+	first := openTheatre(t, 2, sticky(ports[0], ports[1]))
+	// The second edge has the same authority, and servers of the same names.
+	second := &theatre{t: t, ca: first.ca, dir: t.TempDir(), servers: first.servers}
+	second.open(sticky(ports[1], ports[0]))
+	first.must(first.agent("web1.example.com"), "GET", "/puppet/v3/node/web1.example.com", "")
+	table := func(th *theatre) string {
+		client, err := Dial(t.Context(), th.dir)
+		check(t, err)
+		all, err := client.Table(t.Context(), "workers")
+		check(t, err)
+		if len(all) != 1 {
+			return ""
+		}
+		return all[0].Key + " " + all[0].Server
+	}
+	th := second
+	th.wait("the second edge knows", func() bool { return table(second) != "" && table(second) == table(first) })
+	// What an agent with a certificate of the same authority says is not believed.
+	agent := first.agent("web2.example.com")
+	conf := agent.Transport.(*http.Transport).TLSClientConfig
+	conf.ServerName, conf.InsecureSkipVerify = "", true
+	body := strings.NewReader(`[{"Key":"web1.example.com","Server":"p9","Used":"2030-01-01T00:00:00Z"}]`)
+	response, err := agent.Post("https://"+ports[1]+"/peers/v1/workers", "application/json", body)
+	if err == nil {
+		response.Body.Close()
+		t.Errorf("an agent was heard: %s", response.Status)
+	}
+	if table(second) != table(first) {
+		t.Errorf("the table is %s", table(second))
 	}
 }
