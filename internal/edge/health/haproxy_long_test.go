@@ -68,7 +68,10 @@ backend pool
 	option log-health-checks
 	log global
 	server a %s
-`, socket, syslog.LocalAddr(), server)
+frontend in
+	bind %s
+	default_backend pool
+`, socket, syslog.LocalAddr(), server, filepath.Join(dir, "in"))
 	path := filepath.Join(dir, "haproxy.cfg")
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
@@ -247,4 +250,83 @@ func TestHAProxyHeedsOurAgent(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestErrorsOfRequestsCountAsInHAProxy sends requests whose answers are drawn through HAProxy, hands the judge the same outcomes, and
+// compares the counters after each request. Checks stay away: they are an hour apart.
+func TestErrorsOfRequestsCountAsInHAProxy(t *testing.T) {
+	for _, mode := range []string{OnErrorFastInter, OnErrorFailCheck, OnErrorSuddenDeath, OnErrorMarkDown} {
+		for _, layer := range []int{4, 7} {
+			t.Run(fmt.Sprintf("%s layer %d", mode, layer), func(t *testing.T) {
+				ln, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := &http.Server{ReadHeaderTimeout: troupetest.Patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/500" {
+						w.WriteHeader(http.StatusInternalServerError)
+					}
+				})}
+				go func() { _ = s.Serve(ln) }()
+				defer func() { _ = s.Close() }()
+				socket, _ := startHAProxy(t, fmt.Sprintf("%s check inter 1h rise 2 fall 4 observe layer%d error-limit 3 on-error %s", ln.Addr(), layer, mode))
+				counter := func() string { return serverState(socket, "srv_check_health") }
+				troupetest.Eventually(t, troupetest.Patience, "HAProxy has checked the server", func() bool { return counter() == "5" })
+
+				judge := newJudge(Target{ID: "pool/a", Check: Check{
+					Type: TypeHTTP, Rise: 2, Fall: 4, Interval: time.Hour, Observe: true, Layer: layer, ErrorLimit: 3, OnError: mode,
+				}.withDefaults()}, time.Now())
+				judge.checked(result{ok: true, code: "L7OK"})
+				client := &http.Client{Timeout: troupetest.Patience, Transport: &http.Transport{
+					DisableKeepAlives: true,
+					DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+						return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(filepath.Dir(socket), "in"))
+					},
+				}}
+				seed := rand.Uint64()
+				t.Logf("seed %d", seed)
+				r := rand.New(rand.NewPCG(seed, 0))
+				sent := 0
+				for ; sent < 200 && judge.counter >= 2; sent++ {
+					path, ok := "/200", r.IntN(4) == 0
+					if !ok {
+						path = "/500"
+					}
+					answer, err := client.Get("http://pool" + path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					_ = answer.Body.Close()
+					judge.observed(Outcome{OK: true, Layer: 4}, time.Now())
+					judge.observed(Outcome{OK: ok, Layer: 7, Err: answer.Status}, time.Now())
+					if got, want := counter(), fmt.Sprint(judge.counter); got != want {
+						t.Fatalf("after %d requests, the last with ok=%v, HAProxy counts %s, the judge %s", sent+1, ok, got, want)
+					}
+				}
+				t.Logf("%d requests, counters alike, %d at the end", sent, judge.counter)
+			})
+		}
+	}
+}
+
+// serverState asks HAProxy for one field of what it knows of the server.
+func serverState(socket, field string) string {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "show servers state pool\n")
+	all, err := io.ReadAll(conn)
+	lines := strings.Split(string(all), "\n")
+	if err != nil || len(lines) < 3 {
+		return string(all)
+	}
+	names, values := strings.Fields(strings.TrimPrefix(lines[1], "#")), strings.Fields(lines[2])
+	for i, name := range names {
+		if name == field && i < len(values) {
+			return values[i]
+		}
+	}
+	return "no field " + field
 }
