@@ -257,6 +257,9 @@ func (m *Monitor) settle(w *watched, now time.Time) {
 	}
 	m.o.Log.Log(context.Background(), level, "a server changed its state",
 		"server", w.ID, "address", w.Address, "from", string(before.State), "to", string(after.State), "reason", after.Reason)
+	if before.State == Up && !m.spared(w) {
+		m.amnesty(w, now)
+	}
 }
 
 // broadcast tells everybody who waits for a change. m.mu is held.

@@ -135,6 +135,16 @@ func (m *Monitor) ejectOne(w *watched, now time.Time) {
 	m.wake()
 }
 
+// amnesty ends the ejections in a pool that has just lost its last server, w, for another reason. m.mu is held.
+func (m *Monitor) amnesty(w *watched, now time.Time) {
+	for id, other := range m.targets {
+		if e := &other.judge.eject; other != w && group(id) == group(w.ID) && now.Before(e.until) {
+			e.until = now
+			m.settle(other, now)
+		}
+	}
+}
+
 // sweep looks at what changes with time alone: ejections end, heartbeats stay away, pools are compared. m.mu is held.
 func (m *Monitor) sweep(now time.Time) {
 	pools := map[string][]*watched{}
