@@ -62,7 +62,11 @@ func NewTable(expire time.Duration, size int, now func() time.Time) *Table {
 	if now == nil {
 		now = time.Now
 	}
-	return &Table{expire: expire, size: size, now: now, entries: map[string]*kept{}, byUse: list.New(), changed: list.New()}
+	return &Table{
+		expire: expire, size: size, now: now, entries: map[string]*kept{}, byUse: list.New(), changed: list.New(),
+		// So that what peers remember of an earlier life of this process is never taken for a version of this one.
+		version: uint64(max(now().UnixNano(), 0)),
+	}
 }
 
 // Get returns the server that a key sticks to.
@@ -179,6 +183,9 @@ func (t *Table) Entries() []Entry {
 func (t *Table) Changes(since uint64) ([]Entry, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if since > t.version { // the clock was set back between two lives
+		since = 0
+	}
 	var changes []Entry
 	for at := t.changed.Back(); at != nil; at = at.Prev() {
 		k, _ := at.Value.(*kept)

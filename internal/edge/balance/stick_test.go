@@ -81,6 +81,25 @@ func TestEdgesLearnFromEachOther(t *testing.T) {
 	})
 }
 
+func TestAnEdgeThatRestartsTellsAllAgain(t *testing.T) {
+	for name, step := range map[string]time.Duration{"time went on": time.Second, "the clock was set back": -time.Hour} {
+		now := time.Unix(1_000_000, 0)
+		clock := func() time.Time { return now }
+		before := NewTable(10*time.Hour, 0, clock)
+		for i := range 100 {
+			before.Put(fmt.Sprintf("web%d", i), "a")
+		}
+		_, since := before.Changes(0)
+		now = now.Add(step)
+		after := NewTable(10*time.Hour, 0, clock)
+		after.Put("web1", "b")
+		changes, _ := after.Changes(since)
+		if len(changes) != 1 {
+			t.Errorf("%s: a peer that remembers version %d of the life before hears %v, want what is new", name, since, changes)
+		}
+	}
+}
+
 func TestWhatPeersSayIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := NewTable(time.Hour, 2, nil)

@@ -33,10 +33,12 @@ const (
 	OnErrorMarkDown    = "mark-down"    // the server is down at once
 )
 
-// How a server is judged before its first check.
+// How a server is judged before its first check, as HAProxy's init-state.
 const (
-	InitialUp   = "up"   // up; one failed check marks it down
-	InitialDown = "down" // down; it needs Rise checks
+	InitialFullyUp   = "fully-up"   // up; it takes Fall failures to mark it down
+	InitialUp        = "up"         // up; one failure marks it down
+	InitialDown      = "down"       // down; one success marks it up
+	InitialFullyDown = "fully-down" // down; it takes Rise successes to mark it up
 )
 
 // A Check says how one server is judged. The zero value judges it by nothing: it is up.
@@ -98,7 +100,8 @@ func (c Check) Validate() error {
 	say(slices.Contains(types, c.Type), "type %q is none of %s", c.Type, strings.Join(types[1:], ", "))
 	modes := []string{"", OnErrorFastInter, OnErrorFailCheck, OnErrorSuddenDeath, OnErrorMarkDown}
 	say(slices.Contains(modes, c.OnError), "on-error %q is none of %s", c.OnError, strings.Join(modes[1:], ", "))
-	say(slices.Contains([]string{"", InitialUp, InitialDown}, c.Initial), "initial %q is neither up nor down", c.Initial)
+	states := []string{"", InitialFullyUp, InitialUp, InitialDown, InitialFullyDown}
+	say(slices.Contains(states, c.Initial), "initial %q is none of %s", c.Initial, strings.Join(states[1:], ", "))
 	say(slices.Contains([]string{"", "1.0", "1.1"}, c.HTTPVersion), "HTTP version %q is neither 1.0 nor 1.1", c.HTTPVersion)
 	say(c.Spread >= 0 && c.Spread <= 0.5, "spread %v is not between 0 and 0.5", c.Spread)
 	say(c.Rise >= 0 && c.Fall >= 0 && c.ErrorLimit >= 0, "rise, fall and error limit cannot be negative")

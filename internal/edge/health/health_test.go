@@ -159,8 +159,12 @@ func TestInitialSaysWhatCountsBeforeTheFirstCheck(t *testing.T) {
 		{"", false, Down, []State{Down}},
 		{InitialUp, true, Up, []State{Up}},
 		{InitialUp, false, Up, []State{Down}},
-		{InitialDown, true, Down, []State{Down, Up}},
+		{InitialDown, true, Down, []State{Up}},
 		{InitialDown, false, Down, []State{Down}},
+		{InitialFullyUp, true, Up, []State{Up}},
+		{InitialFullyUp, false, Up, []State{Up, Up, Down}},
+		{InitialFullyDown, true, Down, []State{Down, Up}},
+		{InitialFullyDown, false, Down, []State{Down}},
 	} {
 		t.Run(fmt.Sprintf("%q passes=%v", c.initial, c.passes), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -33,10 +33,13 @@ type judge struct {
 func newJudge(t Target, now time.Time) judge {
 	j := judge{target: t, agent: agent{share: 1}}
 	switch t.Check.Initial {
+	case InitialFullyUp:
+		j.counter = j.top()
 	case InitialUp:
 		j.counter = t.Check.Rise
 	case InitialDown:
-		j.counter = 0
+		j.counter = t.Check.Rise - 1
+	case InitialFullyDown:
 	default:
 		j.fresh = true
 	}
@@ -229,6 +232,8 @@ func (j *judge) say(now time.Time) Verdict {
 		return because(Drain, "by an operator")
 	case j.agent.admin == string(Drain):
 		return because(Drain, "its agent says so%s", j.agent.why())
+	case j.agent.share == 0:
+		return because(Drain, "its agent wants no work%s", j.agent.why())
 	case j.drained:
 		return because(Drain, "its check answers 404")
 	case j.target.Check.Type == TypeHeartbeat:
