@@ -169,6 +169,12 @@ func (m *Monitor) sweep(now time.Time) {
 	for _, w := range m.targets {
 		m.settle(w, now)
 	}
+	for _, w := range m.targets {
+		if e := &w.judge.eject; now.Before(e.until) && !m.spared(w) { // the others were taken away
+			e.until = now
+			m.settle(w, now)
+		}
+	}
 }
 
 // compare ejects who was worse than the others of its pool in the interval that ends now. m.mu is held.

@@ -133,6 +133,17 @@ func TestAServerWithoutChecksIsEjectedForATime(t *testing.T) {
 	}
 }
 
+func TestWhoIsEjectedComesBackWhenTheOthersAreTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Check{Observe: true, ErrorLimit: 1, OnError: OnErrorMarkDown}
+		m := watch(t, &house{}, c, Target{ID: "pool/b", Check: c})
+		fails(m, "pool/a", 1)
+		wantState(t, m, "pool/a", Down)
+		m.Watch([]Target{{ID: "pool/a", Address: "a:8140", Check: c}})
+		wantState(t, m, "pool/a", Up)
+	})
+}
+
 // pool watches n servers that are compared with each other.
 func pool(t *testing.T, n int, o Outlier) *Monitor {
 	t.Helper()
