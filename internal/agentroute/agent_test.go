@@ -63,9 +63,9 @@ func serveLadders(t *testing.T) string {
 
 // told is what the classes of an agent say.
 type told struct {
-	Version  string              `json:"version"`
-	Routes   map[string][]string `json:"routes"`
-	Settings map[string]string   `json:"settings"`
+	Version  string                                     `json:"version"`
+	Routes   map[agentroute.Failure]map[string][]string `json:"routes"` // by failure and service
+	Settings map[string]string                          `json:"settings"`
 }
 
 // askAgent lets the classes of an agent choose with each of several files of settings.
@@ -166,9 +166,12 @@ func compare(t *testing.T, generations ...troupetest.Generation) {
 		for i, real := range askAgent(t, g, confs, nameserver) {
 			conf := confs[i]
 			p := planOf(t, real.Version, conf, nameserver)
-			routes := map[string][]string{}
-			for _, s := range p.Services {
-				routes[s.Name] = s.Attempts()
+			routes := map[agentroute.Failure]map[string][]string{}
+			for _, f := range []agentroute.Failure{agentroute.Refused, agentroute.Silent, agentroute.Unresolved, agentroute.Mistrusted} {
+				routes[f] = map[string][]string{}
+				for _, s := range p.Services {
+					routes[f][s.Name] = p.Attempts(s.Name, f)
+				}
 			}
 			if diff := cmp.Diff(real.Routes, routes); diff != "" {
 				t.Errorf("agent %s with %s goes another way (-the agent +we):\n%s", real.Version, conf, diff)

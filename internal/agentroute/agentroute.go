@@ -279,12 +279,45 @@ func (s *settings) ownSetting(service string) (step Step, hostSet, portSet bool)
 	return step, hostSet, portSet
 }
 
-// Attempts is the way of a service as one list, one entry for each contact, as far as targets are known.
-func (s Service) Attempts() []string {
+// Failure is a way in which a server can be no good.
+type Failure string
+
+// The failures that agents tell apart.
+const (
+	Refused    Failure = "refused"    // nobody listens, or the machine cannot be reached
+	Silent     Failure = "silent"     // packets vanish until http_connect_timeout
+	Unresolved Failure = "unresolved" // the name has no address
+	Mistrusted Failure = "mistrusted" // its certificate is for another name or of another CA
+	Unready    Failure = "unready"    // it answers, but not well
+)
+
+// goesOn tells whether an agent tries the next target after a failure. Agents with sessions stop at a certificate that
+// does not fit; those before pass over errors of the system only, but for their server_list, where any error leads on.
+func (p *Plan) goesOn(step Step, f Failure) bool {
+	if p.version.sessions() {
+		return f != Mistrusted
+	}
+	return step.Check == Status || f == Refused
+}
+
+// Attempts are the contacts that an agent makes for a service while each fails in the same way, as far as targets are
+// known: what it is asked by ("connect", "status" or "request"), and the server.
+func (p *Plan) Attempts(service string, f Failure) []string {
 	out := []string{}
-	for _, step := range s.Steps {
-		for _, t := range step.Targets {
-			out = append(out, fmt.Sprintf("%s %s:%d", step.Check, t.Host, t.Port))
+	for _, s := range p.Services {
+		if s.Name != service {
+			continue
+		}
+		for _, step := range s.Steps {
+			for _, t := range step.Targets {
+				out = append(out, fmt.Sprintf("%s %s:%d", step.Check, t.Host, t.Port))
+				if !p.goesOn(step, f) {
+					return out
+				}
+			}
+			if step.Last {
+				break
+			}
 		}
 	}
 	return out

@@ -34,15 +34,6 @@ type Try struct {
 	Millis  int64  `json:"millis"`
 }
 
-// verdict is what a contact means to the agent.
-type verdict int
-
-const (
-	good verdict = iota
-	next         // the agent tries the next target
-	stop         // the agent gives up
-)
-
 // Probe walks the way of each service until a server is good enough, with the deadlines of the options instead of the
 // agent's. It sends no certificate and asks for nothing but the status.
 func (p *Plan) Probe(ctx context.Context, o ProbeOptions) {
@@ -60,17 +51,16 @@ func (p *Plan) probe(ctx context.Context, s *Service, o ProbeOptions) {
 				return
 			}
 			begin := time.Now()
-			address, v, result := p.contact(ctx, step, t, o)
+			address, failure, result := contact(ctx, p.version, step, t, o)
 			target := net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
-			s.Tries = append(s.Tries, Try{target, address, step.By, v == good, result, time.Since(begin).Milliseconds()})
-			switch v {
-			case good:
+			s.Tries = append(s.Tries, Try{target, address, step.By, failure == "", result, time.Since(begin).Milliseconds()})
+			if failure == "" {
 				s.Chosen, s.Result = target, result
 				return
-			case stop:
+			}
+			if !p.goesOn(step, failure) {
 				s.Result = fmt.Sprintf("the agent gives up at %s: %s", target, result)
 				return
-			case next:
 			}
 		}
 		if step.Last {
@@ -81,18 +71,19 @@ func (p *Plan) probe(ctx context.Context, s *Service, o ProbeOptions) {
 	s.Result = "no server is left to try"
 }
 
-// contact tries one target.
-func (p *Plan) contact(ctx context.Context, step Step, t Target, o ProbeOptions) (address string, v verdict, result string) {
+// contact tries one target. A failure of "" is none.
+func contact(ctx context.Context, v Version, step Step, t Target, o ProbeOptions) (address string, f Failure, result string) {
 	if t.Error != "" {
-		// Old agents pass over errors of the system only, and a name that cannot be resolved is none.
-		return "", p.afterFailure(step, false), "cannot be resolved: " + t.Error
+		return "", Unresolved, "cannot be resolved: " + t.Error
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	conn, address, err := dial(ctx, t)
-	if err != nil {
-		refused := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
-		return address, p.afterFailure(step, refused), phrase(err, o.Timeout)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return address, Refused, err.Error()
+	case err != nil:
+		return address, Silent, phrase(err, o.Timeout)
 	}
 	defer conn.Close()
 	client := tls.Client(conn, &tls.Config{
@@ -100,32 +91,16 @@ func (p *Plan) contact(ctx context.Context, step Step, t Target, o ProbeOptions)
 		ServerName:         t.Host,
 	})
 	if err := client.HandshakeContext(ctx); err != nil {
-		return address, p.afterFailure(step, false), "no TLS: " + phrase(err, o.Timeout)
+		return address, Unready, "no TLS: " + phrase(err, o.Timeout)
 	}
 	if err := trusted(client.ConnectionState().PeerCertificates, t.Host, o.Roots); err != nil {
-		return address, p.afterMistrust(step), err.Error()
+		return address, Mistrusted, err.Error()
 	}
 	if step.Check != Status {
-		return address, good, "connected"
+		return address, "", "connected"
 	}
-	return p.status(ctx, client, t, address)
-}
-
-// afterFailure is what an agent does when a connection fails: old ones go on only after errors of the system, but for
-// their server_list, where any error leads on.
-func (p *Plan) afterFailure(step Step, system bool) verdict {
-	if p.version.sessions() || system || step.Check == Status {
-		return next
-	}
-	return stop
-}
-
-// afterMistrust is what an agent does when a certificate does not fit.
-func (p *Plan) afterMistrust(step Step) verdict {
-	if step.Check == Status && !p.version.sessions() {
-		return next
-	}
-	return stop
+	f, result = status(ctx, v, client, t)
+	return address, f, result
 }
 
 // dial tries the addresses in turn within one time, as most versions of Ruby do: the first that swallows packets takes
@@ -174,7 +149,7 @@ func trusted(chain []*x509.Certificate, host string, roots *x509.CertPool) error
 }
 
 // status asks a server whether it serves, in the words of the agent's version.
-func (p *Plan) status(ctx context.Context, conn net.Conn, t Target, address string) (string, verdict, string) {
+func status(ctx context.Context, v Version, conn net.Conn, t Target) (f Failure, result string) {
 	client := &http.Client{
 		Transport: &http.Transport{
 			// The connection that was checked is used for both questions; a second one would not have been.
@@ -183,30 +158,29 @@ func (p *Plan) status(ctx context.Context, conn net.Conn, t Target, address stri
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	paths := []string{"/status/v1/simple/server", "/status/v1/simple/master"}
-	if !p.version.sessions() {
+	if !v.sessions() {
 		paths = paths[1:]
 	}
-	last := ""
 	for _, path := range paths {
 		url := "https://" + net.JoinHostPort(t.Host, strconv.Itoa(t.Port)) + path
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
-			return address, next, err.Error()
+			return Unready, err.Error()
 		}
-		req.Header.Set("X-Puppet-Version", p.version.String())
+		req.Header.Set("X-Puppet-Version", v.String())
 		res, err := client.Do(req)
 		if err != nil {
-			return address, next, fmt.Sprintf("GET %s: %v", path, err)
+			return Unready, fmt.Sprintf("GET %s: %v", path, err)
 		}
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<16)) // only the status counts
 		_ = res.Body.Close()
-		last = fmt.Sprintf("GET %s: %s", path, res.Status)
-		if res.StatusCode/100 == 2 || res.StatusCode == http.StatusForbidden && !p.version.sessions() {
-			return address, good, last
+		result = fmt.Sprintf("GET %s: %s", path, res.Status)
+		if res.StatusCode/100 == 2 || res.StatusCode == http.StatusForbidden && !v.sessions() {
+			return "", result
 		}
 		if res.StatusCode != http.StatusNotFound {
 			break
 		}
 	}
-	return address, next, last
+	return Unready, result
 }

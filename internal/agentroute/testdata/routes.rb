@@ -1,5 +1,6 @@
-# Tells where an agent of the installed Puppet library would go, by letting its own classes choose while no server ever
-# answers: every contact is written down and then fails. Prints one line of JSON for each folder with a puppet.conf.
+# Tells where an agent of the installed Puppet library would go, by letting its own classes choose while no server is ever
+# good: every contact is written down and then fails, in each of several ways. Prints one line of JSON for each folder
+# with a puppet.conf.
 #
 # usage: ruby routes.rb CERTNAME NAMESERVER PORT CONFDIR...
 require 'json'
@@ -15,24 +16,33 @@ require 'puppet'
 require 'puppet/configurer'
 require 'puppet/file_serving/metadata'
 
+FAILURES = {
+  'refused' => Errno::ECONNREFUSED, 'silent' => Net::OpenTimeout, 'unresolved' => SocketError,
+  'mistrusted' => defined?(Puppet::SSL::SSLError) ? Puppet::SSL::SSLError : Puppet::Error
+}.freeze
+
 $contacts = []
 
-def sessions
+def sessions(failure)
   client = Puppet::HTTP::Client.new
-  def client.connect(uri, **_)
-    $contacts << "connect #{uri.host}:#{uri.port}"
-    raise Puppet::HTTP::ConnectionError, 'no server answers here'
+  kind = 'connect'
+  client.define_singleton_method(:resolve_ssl_context) { |*| nil }
+  client.define_singleton_method(:get) do |*args, **opts|
+    kind = 'status'
+    super(*args, **opts)
+  ensure
+    kind = 'connect'
   end
-
-  def client.get(uri, **_)
-    $contacts << "status #{uri.host}:#{uri.port}"
-    raise Puppet::HTTP::ConnectionError, 'no server answers here'
+  # Below this, the library deals with the real errors of a connection.
+  client.instance_variable_get(:@pool).define_singleton_method(:with_connection) do |site, _|
+    $contacts << "#{kind} #{site.host}:#{site.port}"
+    raise failure, 'of this test'
   end
   %i[ca puppet fileserver report].to_h do |service|
     $contacts = []
     begin
       client.create_session.route_to(service)
-    rescue Puppet::HTTP::RouteError, ArgumentError # OpenVox 9 without the setting server
+    rescue Puppet::HTTP::RouteError, Puppet::SSL::SSLError, ArgumentError # the last of OpenVox 9 without the setting server
       nil
     end
     [service, $contacts]
@@ -40,10 +50,10 @@ def sessions
 end
 
 # Agents before 6 choose for each request, and from server_list when a run begins.
-def requests
+def requests(failure)
   Puppet::Network::HttpPool.define_singleton_method(:http_ssl_instance) do |host, at, *_|
     $contacts << "status #{host}:#{at}"
-    raise Errno::ECONNREFUSED
+    raise failure, 'of this test'
   end
   listed = !Puppet.settings[:server_list].empty?
   {
@@ -56,9 +66,9 @@ def requests
       begin
         model.indirection.request(:find, 'x', nil).do_request(terminus.srv_service, terminus.server, terminus.port) do |r|
           $contacts << "request #{r.server}:#{r.port}"
-          raise Errno::ECONNREFUSED
+          raise failure, 'of this test'
         end
-      rescue Errno::ECONNREFUSED
+      rescue failure
         nil
       end
     end
@@ -83,7 +93,7 @@ confdirs.each do |confdir|
                   waitforcert digest_algorithm].to_h do |name|
       [name, Puppet.settings.setting(name) ? Puppet[name].to_s : '']
     end
-    routes = defined?(Puppet::HTTP::Session) ? sessions : requests
+    routes = FAILURES.transform_values { |failure| defined?(Puppet::HTTP::Session) ? sessions(failure) : requests(failure) }
     puts "\n#{JSON.generate('version' => Puppet.version, 'routes' => routes, 'settings' => settings)}"
   end
   Process.wait(child)
