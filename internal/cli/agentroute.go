@@ -155,9 +155,13 @@ func tableOfPlan(w *tabwriter.Writer, p *agentroute.Plan, probed bool) {
 	for _, s := range p.Services {
 		fmt.Fprintf(w, "\n%s: %s\n", s.Name, s.For)
 		for _, step := range s.Steps {
-			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", step.By, strings.Join(step.Names, ", else "), words(step.Check), step.Origin)
+			source := step.By
+			if step.Names != nil {
+				source += " " + strings.Join(step.Names, ", else ")
+			}
+			fmt.Fprintf(w, "  %s: %s (%s)\n", source, words(step.Check), step.Origin)
 			if step.Note != "" {
-				fmt.Fprintf(w, "    (%s)\n", step.Note)
+				fmt.Fprintf(w, "    %s\n", step.Note)
 			}
 			for _, t := range step.Targets {
 				rank := ""
@@ -171,7 +175,7 @@ func tableOfPlan(w *tabwriter.Writer, p *agentroute.Plan, probed bool) {
 				fmt.Fprintf(w, "    %s:%d\t%s\t%s\n", t.Host, t.Port, rank, where)
 			}
 			if step.Last {
-				fmt.Fprintf(w, "    and nothing after it\n")
+				fmt.Fprintf(w, "    nothing after it\n")
 			}
 		}
 		for _, t := range s.Tries {
@@ -196,10 +200,10 @@ func tableOfPlan(w *tabwriter.Writer, p *agentroute.Plan, probed bool) {
 func words(c agentroute.Check) string {
 	switch c {
 	case agentroute.Connect:
-		return "if it can be connected to"
+		return "the first that can be connected to"
 	case agentroute.Status:
-		return "if its status is good"
+		return "the first whose status is good"
 	default:
-		return "by the request itself"
+		return "without a check"
 	}
 }
