@@ -116,7 +116,11 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 		s.say(d, before)
 
 		if told != d.phase {
-			if err := s.tell(outside, d.phase); err != nil {
+			err := s.tell(outside, d.phase)
+			if errors.Is(err, errStuck) {
+				return err
+			}
+			if err != nil {
 				if failed != err.Error() {
 					s.log.Error("routers could not be told", telemetry.KeyErr, err, "phase", d.phase.String())
 				}
@@ -125,7 +129,9 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 				told, failed = d.phase, ""
 			}
 		}
-		s.remember(outside, d, failed)
+		if err := s.remember(outside, d, failed); err != nil {
+			return err
+		}
 		if d.stop && d.phase == Silent {
 			return s.farewell(told, failed)
 		}
@@ -169,7 +175,7 @@ func (s *Speaker) tell(outside context.Context, p Phase) error {
 }
 
 // remember brings the status up to date.
-func (s *Speaker) remember(outside context.Context, d *decision, failed string) {
+func (s *Speaker) remember(outside context.Context, d *decision, failed string) error {
 	st := s.Status() // the way adds to what it told before
 	st.Mode, st.Phase, st.Since, st.Reason = s.o.Mode, d.phase, d.since, d.reason
 	st.Serving, st.Drain = d.serving, d.drain
@@ -186,7 +192,11 @@ func (s *Speaker) remember(outside context.Context, d *decision, failed string) 
 	}
 	ctx, cancel := context.WithTimeout(outside, tellMost)
 	defer cancel()
-	if err := s.way.watch(ctx, &st); err != nil {
+	err := s.way.watch(ctx, &st)
+	if errors.Is(err, errStuck) {
+		return err
+	}
+	if err != nil {
 		st.Alarms = append(st.Alarms, err.Error())
 	}
 	for _, alarm := range st.Alarms {
@@ -198,6 +208,7 @@ func (s *Speaker) remember(outside context.Context, d *decision, failed string) 
 	s.mu.Lock()
 	s.status = st
 	s.mu.Unlock()
+	return nil
 }
 
 func (s *Speaker) farewell(told Phase, failed string) error {

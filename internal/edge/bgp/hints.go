@@ -100,10 +100,6 @@ func (h *hints) Handle(ctx context.Context, r slog.Record) error {
 		h.note(s.neighbor, "the neighbor ended the session: "+s.notification())
 	case "sent notification":
 		h.note(s.neighbor, "this edge ended the session: "+s.notification())
-	case "Expired":
-		h.note(s.neighbor, "BFD heard nothing from it")
-	case "Remote peer signaled BFD down":
-		h.note(s.neighbor, "its BFD says down")
 	case "hold timer expired":
 		h.note(s.neighbor, "nothing was heard from it within the hold time")
 	case "Closed an accepted connection":

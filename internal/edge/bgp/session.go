@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,12 +31,21 @@ type session struct {
 
 const (
 	fullPause = time.Minute      // before a neighbour that sent too much is spoken to again
-	quietMost = 20 * time.Second // without a session, before it is an alarm
+	quietMost = 10 * time.Second // without a session, before it is an alarm
 )
 
 func (sp *speech) watch(ctx context.Context, s *Status) error {
-	s.RouterID = sp.o.RouterID.String()
-	s.Neighbors = nil
+	seen := &Status{}
+	err := within(ctx, func() error { return sp.see(ctx, seen) })
+	if errors.Is(err, errStuck) {
+		return err // what is seen is not ours yet
+	}
+	s.RouterID, s.Neighbors = sp.o.RouterID.String(), seen.Neighbors
+	s.Alarms = append(s.Alarms, seen.Alarms...)
+	return err
+}
+
+func (sp *speech) see(ctx context.Context, s *Status) error {
 	now := sp.o.Now()
 	err := sp.server.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
 		address, err := netip.ParseAddr(p.GetConf().GetNeighborAddress())
@@ -71,9 +81,9 @@ func (sp *speech) look(n *session, p *api.Peer, now time.Time) NeighborStatus {
 		}
 	}
 	if up && !n.up {
+		sp.log.Info("bgp session established", "neighbor", label, "router_id", state.GetRouterId(), "after", now.Sub(n.since))
 		n.up, n.since = true, now
 		sp.hints.forget(n.Address)
-		sp.log.Info("bgp session established", "neighbor", label, "router_id", state.GetRouterId(), "after", time.Duration(0)+now.Sub(n.since))
 	}
 	sp.metrics.sessions.WithLabelValues(label).Set(map[bool]float64{true: 1}[n.up])
 
@@ -102,7 +112,7 @@ func (sp *speech) look(n *session, p *api.Peer, now time.Time) NeighborStatus {
 		st.RouterID = state.GetRouterId()
 	}
 	if n.BFD != nil {
-		st.BFD = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(state.GetBfdState().GetSessionState().String(), "BFD_SESSION_STATE_")), "_", " ")
+		st.BFD = sp.bfd.stateOf(n.Address)
 	}
 	return st
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	wire "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
+
+	"troupe/internal/telemetry"
 )
 
 // This file speaks BGP: GoBGP in this process, with the service addresses and nothing else.
@@ -29,7 +31,9 @@ type speech struct {
 	hints   *hints
 
 	server   *server.BgpServer
+	bfd      *bfdLinks
 	serving  sync.WaitGroup
+	ending   context.CancelFunc
 	told     Phase
 	sessions map[netip.Addr]*session
 }
@@ -76,7 +80,46 @@ func (sp *speech) start(ctx context.Context) error {
 			return fmt.Errorf("add neighbor %v: %w", n.Address, err)
 		}
 	}
+	ctx, sp.ending = context.WithCancel(ctx)
+	fell := make(chan fallen)
+	links, err := startBFD(ctx, sp.o.Neighbors, sp.log, fell)
+	if err != nil {
+		return err
+	}
+	sp.bfd = links
+	sp.serving.Go(func() { sp.reset(ctx, fell) })
 	return nil
+}
+
+// reset ends the session with a neighbour whose BFD fell, so that the neighbour and we forget it now and not after the hold time. A
+// session that is not established is left alone: GoBGP would keep the word and end the next one with it.
+func (sp *speech) reset(ctx context.Context, fell <-chan fallen) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-fell:
+			address := f.neighbor.String()
+			if f.why == closed {
+				sp.log.Warn("bfd was switched off by the neighbor; the session stands", "neighbor", address)
+				continue
+			}
+			up := false
+			err := sp.server.ListPeer(ctx, &api.ListPeerRequest{Address: address}, func(p *api.Peer) {
+				up = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
+			})
+			if err == nil && up {
+				err = sp.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: address, Communication: "BFD is down"})
+			}
+			if up {
+				sp.hints.note(f.neighbor, string(f.why))
+				sp.log.Warn("bfd is down", "neighbor", address, "reason", string(f.why))
+			}
+			if err != nil {
+				sp.log.Error("a session could not be ended; it ends by its hold time", "neighbor", address, telemetry.KeyErr, err)
+			}
+		}
+	}
 }
 
 // filter lets exactly the service addresses out, and in only what we put there ourselves. (SetPolicies would take it all in one call,
@@ -158,17 +201,30 @@ func (sp *speech) peer(n Neighbor) (*api.Peer, error) {
 	if n.Multihop > 1 {
 		peer.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(n.Multihop)}
 	}
-	if n.BFD != nil {
-		us := uint32(n.BFD.Interval.Microseconds())
-		peer.Bfd = &api.BfdPeerConfig{
-			Enabled: true, DesiredMinimumTxInterval: us, RequiredMinimumReceive: us, DetectionMultiplier: uint32(n.BFD.Multiplier),
-		}
-	}
 	return peer, nil
 }
 
+// errStuck ends the speaker, and its process after it: the kernel closes the sessions then, and routers forget the routes.
+var errStuck = errors.New("GoBGP does not answer, so nothing could be withdrawn; this process has to end, and its sessions end with it")
+
+// within bounds a call of GoBGP, none of which knows a deadline. What is not done in time never will be.
+func within(ctx context.Context, call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errStuck
+	}
+}
+
 // tell puts the routes of a phase into GoBGP's table, or takes them out. GoBGP sends what changed before it answers to anything else.
-func (sp *speech) tell(_ context.Context, p Phase) error {
+func (sp *speech) tell(ctx context.Context, p Phase) error {
+	return within(ctx, func() error { return sp.put(p) })
+}
+
+func (sp *speech) put(p Phase) error {
 	var paths []*apiutil.Path
 	for _, prefix := range sp.o.Prefixes {
 		path, err := sp.path(prefix, p)
@@ -230,16 +286,15 @@ func (sp *speech) stop(ctx context.Context) error {
 	if sp.server == nil {
 		return nil
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		sp.server.Stop()
+	return within(ctx, func() (err error) {
+		sp.server.Stop() // before BFD: neighbours are to hear it from BGP
+		if sp.ending != nil {
+			sp.ending()
+		}
+		if sp.bfd != nil {
+			err = sp.bfd.stop()
+		}
 		sp.serving.Wait()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return errors.New("BGP does not stop; its sessions end with the process")
-	}
+		return err
+	})
 }
