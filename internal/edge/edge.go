@@ -259,6 +259,9 @@ func (e *Edge) ready(ctx context.Context, inherited bool) error {
 	e.leaving.Store(true)
 	select {
 	case <-e.replaced:
+		if e.speaker != nil {
+			e.speaker.Abandon()
+		}
 	default:
 		if err := e.notify.Send("STOPPING=1"); err != nil {
 			e.log.Warn("service manager was not told that the edge stops", telemetry.KeyErr, err)

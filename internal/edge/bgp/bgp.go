@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"troupe/internal/telemetry"
@@ -25,6 +26,8 @@ type Speaker struct {
 	way     way
 	metrics *metrics
 	asked   chan struct{} // an operator changed the wish; holds one
+
+	abandoned atomic.Bool
 
 	mu     sync.Mutex
 	drain  bool
@@ -81,6 +84,10 @@ func (s *Speaker) Drain(on bool) {
 	}
 }
 
+// Abandon has the end of [Speaker.Run] take nothing back: another process announces the same from here. A session of our own ends all the
+// same, and the routers take back what they had from it until the other process has one.
+func (s *Speaker) Abandon() { s.abandoned.Store(true) }
+
 // Status tells what routers know, not older than a second.
 func (s *Speaker) Status() Status {
 	s.mu.Lock()
@@ -115,7 +122,7 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 		next := d.step(now)
 		s.say(d, before)
 
-		if told != d.phase {
+		if told != d.phase && !(d.stop && s.abandoned.Load()) {
 			err := s.tell(outside, d.phase)
 			if errors.Is(err, errStuck) {
 				return err
@@ -131,6 +138,10 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 		}
 		if err := s.remember(outside, d, failed); err != nil {
 			return err
+		}
+		if d.stop && s.abandoned.Load() {
+			s.log.Info("what is announced is left to the process that takes over", "phase", d.phase.String())
+			return nil
 		}
 		if d.stop && d.phase == Silent {
 			return s.farewell(told, failed)

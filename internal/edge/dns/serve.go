@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	wire "github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"troupe/internal/telemetry"
 )
@@ -113,9 +115,16 @@ func (z *Zone) open(ctx context.Context) (servers []*wire.Server, listening []ne
 	return servers, listening, nil
 }
 
+// shared lets the process that takes over from this one open the same port, so that no question goes unanswered meanwhile.
+func shared(_, _ string, conn syscall.RawConn) error {
+	var err error
+	cerr := conn.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return errors.Join(cerr, err)
+}
+
 // bind opens an address for TCP and for UDP. Port 0 is the kernel's choice for TCP, which may be taken for UDP.
 func bind(ctx context.Context, address string) (net.Listener, net.PacketConn, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: shared}
 	const attempts = 20
 	for i := 1; ; i++ {
 		l, err := lc.Listen(ctx, "tcp", address)
