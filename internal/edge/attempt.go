@@ -21,16 +21,16 @@ import (
 // errBusyThere is a server that says itself that it cannot: it has not done anything.
 var errBusyThere = errors.New("the server is busy or starting")
 
-// A busyThere is such a server with when it wants to be asked again.
-type busyThere struct {
+// A busyError is such a server with when it wants to be asked again.
+type busyError struct {
 	status string
 	after  time.Duration
 }
 
-func (b *busyThere) Error() string { return "the server says " + b.status }
+func (b *busyError) Error() string { return "the server says " + b.status }
 
 // Unwrap makes it an errBusyThere.
-func (b *busyThere) Unwrap() error { return errBusyThere }
+func (b *busyError) Unwrap() error { return errBusyThere }
 
 // An answer is what a server said. With rest, its body goes on after what is held.
 type answer struct {
@@ -121,7 +121,7 @@ func (e *Edge) ask(ctx context.Context, s *server, x *exchange) (*answer, error)
 	a := &answer{status: response.StatusCode, header: response.Header, codeID: response.Header.Get("Troupe-Code-Id")}
 	if busy(response.StatusCode) {
 		_, _ = io.CopyN(io.Discard, response.Body, 4<<10) // so that the connection can be used again
-		b := &busyThere{status: response.Status}
+		b := &busyError{status: response.Status}
 		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds >= 0 {
 			b.after = time.Duration(min(seconds, 24*3600)) * time.Second
 		}

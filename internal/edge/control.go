@@ -131,8 +131,7 @@ func (e *Edge) reply(w http.ResponseWriter, v any, err error) {
 }
 
 func (e *Edge) status() Status {
-	n, _ := e.runs.open()
-	s := Status{Name: e.conf.Name, Site: e.conf.Site, Version: e.o.Version, Started: e.started, Drained: e.drained.Load(), Runs: n, Memory: e.bodies.memory.Load(), Disk: e.bodies.disk.Load(), Listeners: []string{}, Pools: []PoolStatus{}}
+	s := Status{Name: e.conf.Name, Site: e.conf.Site, Version: e.o.Version, Started: e.started, Drained: e.drained.Load(), Runs: e.runs.open(), Memory: e.bodies.memory.Load(), Disk: e.bodies.disk.Load(), Listeners: []string{}, Pools: []PoolStatus{}}
 	s.Serving, s.Why = e.serving()
 	if e.speaker != nil {
 		b := e.speaker.Status()

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,7 +215,7 @@ func (e *Edge) openPools() error {
 		if c.Members {
 			continue // they come from the troupe
 		}
-		if err := p.set(e, c.Servers, e.foreignTLS(c)); err != nil {
+		if err := p.set(c.Servers, e.foreignTLS(c)); err != nil {
 			return err
 		}
 	}
@@ -271,17 +272,19 @@ func (e *Edge) ready(ctx context.Context, inherited bool) error {
 		return nil
 	}
 	e.log.Info("edge stops: agents let go of their connections first", "for", e.runConf.linger)
-	time.Sleep(e.runConf.linger)
+	linger := time.NewTimer(e.runConf.linger)
+	defer linger.Stop()
+	<-linger.C
 	return nil
 }
 
 // writeAddresses tells scripts and tests where the edge serves.
 func (e *Edge) writeAddresses() error {
-	var text string
+	var text strings.Builder
 	for _, l := range e.listeners {
-		text += l.Addr().String() + "\n"
+		fmt.Fprintln(&text, l.Addr())
 	}
-	return writeFile(filepath.Join(e.conf.Data, "listen.addr"), text)
+	return writeFile(filepath.Join(e.conf.Data, "listen.addr"), text.String())
 }
 
 func writeFile(path, text string) error {
@@ -323,7 +326,8 @@ func (e *Edge) runMetrics(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second}))
-	l, err := net.Listen("tcp", e.conf.Metrics)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", e.conf.Metrics)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}

@@ -96,7 +96,6 @@ type theatre struct {
 	dir     string
 	servers []*backend
 	address string
-	edge    *Edge
 	stop    func()
 }
 
@@ -417,7 +416,7 @@ func TestAgentsAreSentAwayUntilAServerIsBack(t *testing.T) {
 	// An agent that does not know Retry-After waits in the queue until it gives up itself.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	old, err := http.NewRequestWithContext(ctx, "POST", "https://"+th.address+"/puppet/v3/catalog/web2.example.com", strings.NewReader("facts"))
+	old, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+th.address+"/puppet/v3/catalog/web2.example.com", strings.NewReader("facts"))
 	check(t, err)
 	old.Header.Set("User-Agent", "Puppet/5.3.0 Ruby/2.4.2")
 	if response, err := agent.Do(old); err == nil || !errors.Is(err, context.DeadlineExceeded) {

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -36,16 +37,16 @@ func (c *rewound) Read(p []byte) (int, error) {
 }
 
 // peek reads a client's hello and returns the name that it asks for, and the bytes that were read.
-func peek(conn net.Conn) (name string, read []byte, err error) {
+func peek(ctx context.Context, conn net.Conn) (name string, read []byte, err error) {
 	ear := &listening{from: conn}
 	seen := errors.New("seen")
 	found := false
-	err = tls.Server(ear, &tls.Config{ //nolint:gosec // nothing is answered: the hello alone is read
+	err = tls.Server(ear, &tls.Config{
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			name, found = strings.ToLower(strings.TrimSuffix(h.ServerName, ".")), true
 			return nil, seen
 		},
-	}).Handshake()
+	}).HandshakeContext(ctx)
 	if found {
 		return name, ear.heard.Bytes(), nil
 	}

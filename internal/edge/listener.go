@@ -143,17 +143,12 @@ func (l *listener) run(ctx context.Context) error {
 			served <- err
 		}()
 	}
-	accepted := make(chan error, 1)
+	accepted := make(chan struct{})
 	sessions, endSessions := context.WithCancel(context.WithoutCancel(ctx))
 	defer endSessions()
-	go func() { accepted <- l.accept(sessions) }()
-	var err error
-	select {
-	case <-ctx.Done():
-		err = l.Close()
-	case err = <-accepted:
-		accepted <- nil
-	}
+	go func() { defer close(accepted); l.accept(sessions) }()
+	<-ctx.Done()
+	err := l.Close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.edge.runConf.drain)
 	defer cancel()
 	for _, d := range l.fronts {
@@ -172,24 +167,22 @@ func (l *listener) run(ctx context.Context) error {
 	for range l.fronts {
 		err = errors.Join(err, <-served)
 	}
-	if aerr := <-accepted; aerr != nil && !errors.Is(aerr, net.ErrClosed) {
-		err = errors.Join(err, aerr)
-	}
+	<-accepted
 	return err
 }
 
 // accept takes connections until the listener is closed.
-func (l *listener) accept(ctx context.Context) error {
+func (l *listener) accept(ctx context.Context) {
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			return
 		}
 		if err != nil {
 			l.edge.log.Warn("connections cannot be taken", telemetry.KeyErr, err, "remedy", "raise the limit of open files")
 			select {
 			case <-ctx.Done():
-				return nil
+				return
 			case <-time.After(100 * time.Millisecond):
 			}
 			continue
@@ -258,7 +251,7 @@ func (l *listener) lead(ctx context.Context, conn net.Conn, leave func()) {
 			_ = conn.Close()
 			return
 		}
-		name, heard, err := peek(conn)
+		name, heard, err := peek(ctx, conn)
 		if err != nil {
 			l.edge.metrics.handshakes.Inc()
 			l.edge.log.Debug("no TLS hello", "source", source, telemetry.KeyErr, err)

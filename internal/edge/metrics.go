@@ -43,7 +43,7 @@ func newMetrics(registry *prometheus.Registry, e *Edge) *metrics {
 		crowded:    counter("connections_refused_total", "Connections beyond max_clients or per_source.").WithLabelValues(),
 	}
 	registry.MustRegister(m.requests,
-		gauge("runs", "Agent runs under way.", func() float64 { n, _ := e.runs.open(); return float64(n) }),
+		gauge("runs", "Agent runs under way.", func() float64 { return float64(e.runs.open()) }),
 		gauge("bodies_memory_bytes", "Bodies held in memory.", func() float64 { return float64(e.bodies.memory.Load()) }),
 		gauge("bodies_disk_bytes", "Bodies held on disk.", func() float64 { return float64(e.bodies.disk.Load()) }),
 	)

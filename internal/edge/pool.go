@@ -84,12 +84,6 @@ func (s *server) cut() {
 	s.http.CloseIdleConnections()
 }
 
-func (s *server) busy() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.current)
-}
-
 func yes(b *bool) bool { return b == nil || *b }
 
 // newPool makes a pool without servers.
@@ -113,7 +107,7 @@ func orInt(n, other int) int {
 }
 
 // set gives a pool its servers; those that stay keep their connections.
-func (p *pool) set(e *Edge, list []config.EdgeServer, client func(config.EdgeServer) (*tls.Config, string, error)) error {
+func (p *pool) set(list []config.EdgeServer, client func(config.EdgeServer) (*tls.Config, string, error)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keep := map[string]*server{}
@@ -136,7 +130,7 @@ func (p *pool) set(e *Edge, list []config.EdgeServer, client func(config.EdgeSer
 		if err != nil {
 			return fmt.Errorf("pool %s: server %s: %w", p.name, s.Name, err)
 		}
-		way.prefix, way.http = prefix, p.transport(e, conf)
+		way.prefix, way.http = prefix, p.transport(conf)
 		keep[s.Name] = way
 	}
 	for name, old := range p.servers {
@@ -149,7 +143,7 @@ func (p *pool) set(e *Edge, list []config.EdgeServer, client func(config.EdgeSer
 	return nil
 }
 
-func (p *pool) transport(e *Edge, conf *tls.Config) *http.Transport {
+func (p *pool) transport(conf *tls.Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: p.conf.Connect.Or(connectMost), KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	return &http.Transport{
 		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: p.conf.Connect.Or(connectMost),
@@ -196,7 +190,7 @@ func (e *Edge) foreignTLS(c config.EdgePool) func(config.EdgeServer) (*tls.Confi
 			}
 		case e.trust.Load() != nil:
 			// The authorities of now: an edge lives longer than a CA bundle.
-			conf.InsecureSkipVerify = true //nolint:gosec // VerifyConnection does it
+			conf.InsecureSkipVerify = true // VerifyConnection does it
 			conf.VerifyConnection = func(cs tls.ConnectionState) error { return e.verifyServer(cs, name) }
 		}
 		if c.TLS.Certificate != "" {

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -61,14 +62,13 @@ type runs struct {
 	now  func() time.Time
 	ends func(*run) // for metrics
 
-	mu      sync.Mutex
-	byName  map[string]*run
-	oldest  *list.List // by last request
-	changed chan struct{}
+	mu     sync.Mutex
+	byName map[string]*run
+	oldest *list.List // by last request
 }
 
 func newRuns(idle time.Duration, log *slog.Logger, ends func(*run)) *runs {
-	return &runs{idle: idle, log: log, now: time.Now, ends: ends, byName: map[string]*run{}, oldest: list.New(), changed: make(chan struct{})}
+	return &runs{idle: idle, log: log, now: time.Now, ends: ends, byName: map[string]*run{}, oldest: list.New()}
 }
 
 // enter finds the run that a request belongs to, or begins one. fresh says that the run began with it.
@@ -162,8 +162,6 @@ func (a *runs) pin(r *run, pool, environment string) (server, codeID string) {
 func (a *runs) end(r *run) {
 	a.oldest.Remove(r.place)
 	delete(a.byName, r.client)
-	close(a.changed)
-	a.changed = make(chan struct{})
 	a.ends(r)
 	level := slog.LevelInfo
 	if r.worst >= http.StatusInternalServerError {
@@ -204,7 +202,7 @@ func (a *runs) sweep(gone func(*run) bool) {
 }
 
 // open counts runs that are under way: not reported yet.
-func (a *runs) open() (n int, changed <-chan struct{}) {
+func (a *runs) open() (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range a.byName {
@@ -212,7 +210,7 @@ func (a *runs) open() (n int, changed <-chan struct{}) {
 			n++
 		}
 	}
-	return n, a.changed
+	return n
 }
 
 // list returns at most most runs, the latest first.
@@ -239,9 +237,6 @@ func (a *runs) find(client string) (RunStatus, bool) {
 }
 
 func (r *run) status() RunStatus {
-	s := RunStatus{Client: r.client, Agent: r.agent, Environment: r.environment, Began: r.began, Last: r.last, Phase: r.phase, Active: r.active, Requests: r.requests, Replays: r.replays, Refused: r.refused, Servers: slices.Clone(r.servers), CodeID: map[string]string{}}
-	for environment, id := range r.codeID {
-		s.CodeID[environment] = id
-	}
+	s := RunStatus{Client: r.client, Agent: r.agent, Environment: r.environment, Began: r.began, Last: r.last, Phase: r.phase, Active: r.active, Requests: r.requests, Replays: r.replays, Refused: r.refused, Servers: slices.Clone(r.servers), CodeID: maps.Clone(r.codeID)}
 	return s
 }

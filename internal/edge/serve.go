@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -87,6 +88,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // exchange brings the request to a server, to another one if that dies, and the answer back.
 func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 	e := f.edge
+	e.budget.earn()
 	if wait, refuse := e.refuses(x); refuse {
 		return e.turnAway(w, x, o, wait, "overloaded")
 	}
@@ -118,22 +120,20 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 			f.pass(w, x, a)
 			return o
 		}
-		var busy *balance.BusyError
 		switch {
 		case x.request.Context().Err() != nil:
 			o.status = 499 // the agent went away; nobody hears this
 			return o
-		case errors.As(err, &busy) || errors.Is(err, balance.ErrNoServer):
+		case s == nil: // balancing has none
 			wait := 3 * time.Second // with no server, until one is back
-			if busy != nil && !errors.Is(err, balance.ErrNoServer) {
+			if busy, ok := errors.AsType[*balance.BusyError](err); ok && !errors.Is(err, balance.ErrNoServer) {
 				wait = busy.Wait
 			}
 			wait = max(wait, wanted)
 			return e.turnAway(w, x, o, wait, err.Error())
 		}
 		tried = append(tried, s.name)
-		var there *busyThere
-		if errors.As(err, &there) {
+		if there, ok := errors.AsType[*busyError](err); ok {
 			wanted = max(wanted, there.after)
 		}
 		died := x.sent && !errors.Is(err, errBusyThere)
@@ -197,9 +197,7 @@ func ruleFits(rule config.EdgeRule, source netip.Addr, known bool, x *exchange) 
 func (f *front) pass(w http.ResponseWriter, x *exchange, a *answer) {
 	defer a.close()
 	h := w.Header()
-	for name, values := range a.header {
-		h[name] = values
-	}
+	maps.Copy(h, a.header)
 	for _, name := range hopByHop {
 		h.Del(name)
 	}

@@ -366,7 +366,7 @@ func (e *Edge) setMembers(peers []cluster.Peer) error {
 		if !p.conf.Members {
 			continue
 		}
-		err := p.set(e, list, func(s config.EdgeServer) (*tls.Config, string, error) {
+		err := p.set(list, func(s config.EdgeServer) (*tls.Config, string, error) {
 			return e.troupe.side.ClientTLS(byName[s.Name].Origin), cluster.EdgeAgents, nil
 		})
 		if err != nil {

@@ -122,7 +122,7 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 		next := d.step(now)
 		s.say(d, before)
 
-		if told != d.phase && !(d.stop && s.abandoned.Load()) {
+		if told != d.phase && (!d.stop || !s.abandoned.Load()) {
 			err := s.tell(outside, d.phase)
 			if errors.Is(err, errStuck) {
 				return err
