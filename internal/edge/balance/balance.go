@@ -36,6 +36,7 @@ const (
 	Random           = "random"            // the less loaded of two drawn ones
 	LeastWork        = "least-work"        // who will have finished first, by what requests are expected to cost
 	Hash             = "hash"              // the same key to the same server, as long as that one is not overloaded
+	First            = "first"             // the first that has room, in the order of Set: the last ones can be switched off at night
 )
 
 // Options tunes a Pool. The zero value balances by round robin.

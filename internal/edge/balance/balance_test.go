@@ -116,6 +116,13 @@ func TestEqualServersTakeTurnsByLeastConnections(t *testing.T) {
 	}
 }
 
+func TestFirstFillsOneServerAfterTheOther(t *testing.T) {
+	p, _ := newPool(Options{Method: First}, Server{Name: "a", MaxConns: 2}, Server{Name: "b", MaxConns: 2}, Server{Name: "c"})
+	if got := names(t, p, 6, Ask{}, false); got != "aabbcc" {
+		t.Errorf("places %s, want one server full before the next", got)
+	}
+}
+
 func TestTwoChoicesKeepsLoadEven(t *testing.T) {
 	p, _ := newPool(Options{Method: Random}, three()...)
 	got := names(t, p, 300, Ask{}, false)

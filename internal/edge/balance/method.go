@@ -22,6 +22,8 @@ func (p *Pool) method(all, free []*server, ask Ask, now time.Time) *server {
 			fastest = min(fastest, s.slow)
 		}
 		return least(free, func(s *server) float64 { return float64(s.ahead(now)+cost) * pace(s.slow/fastest) / s.weight(now) })
+	case First:
+		return free[0]
 	case Hash:
 		return p.rendezvous(all, free, ask, now)
 	default:

@@ -72,7 +72,7 @@ func newModel(t *rapid.T) *model {
 	m := &model{now: time.Unix(1_000_000, 0), j: &judgement{}}
 	m.p = New(Options{
 		Name:      "p",
-		Method:    rapid.SampledFrom([]string{RoundRobin, LeastConnections, Random, LeastWork, Hash}).Draw(t, "method"),
+		Method:    rapid.SampledFrom([]string{RoundRobin, LeastConnections, Random, LeastWork, Hash, First}).Draw(t, "method"),
 		Stick:     rapid.SampledFrom([]string{"", "certname"}).Draw(t, "stick"),
 		StickSize: 3,
 		MaxQueue:  rapid.IntRange(1, 6).Draw(t, "queue"),
