@@ -21,10 +21,14 @@ func (e *Edge) refuses(x *exchange) (time.Duration, bool) {
 	if !x.obeys || !x.fresh {
 		return 0, false
 	}
-	if wait := x.pool.Wait(balance.Ask{Key: x.client, Environment: x.environment, Class: newRun}); wait > admitMost {
-		return wait, true
+	if after, ok := x.pool.Admit(balance.Ask{Key: x.client, Environment: x.environment, Class: newRun}, admitMost); !ok {
+		return after, true
 	}
 	return e.outage.holdsBack(x.client, time.Now())
+}
+
+func (e *Edge) spread(x *exchange, wait time.Duration) time.Duration {
+	return spread(x.client, wait, e.runConf.maxRetryAfter)
 }
 
 // spread turns a wait into a time that is another one for each client and always the same for one: a herd that was sent away

@@ -109,7 +109,9 @@ func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 }
 
 func (e *Edge) ask(ctx context.Context, s *server, x *exchange) (*answer, error) {
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { x.sent = true }})
+	heard := e.suspect(ctx, s.id)
+	defer heard()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { x.sent = true }, GotFirstResponseByte: heard})
 	r, err := forwarded(ctx, s, x)
 	if err != nil {
 		return nil, err
@@ -137,6 +139,24 @@ func (e *Edge) ask(ctx context.Context, s *server, x *exchange) (*answer, error)
 	}
 	a.body.release()
 	return nil, errors.Join(err, response.Body.Close())
+}
+
+// suspectEvery is how often a server that has not answered yet is looked at.
+const suspectEvery = 300 * time.Millisecond
+
+// suspect has a server checked while a request waits for its first byte: a server that hangs keeps its connections open and says
+// nothing, and so does one that compiles. The check tells which. heard ends it, and may be called more than once.
+func (e *Edge) suspect(ctx context.Context, id string) (heard func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var next func()
+	next = func() {
+		if ctx.Err() == nil {
+			e.judge.Suspect(id)
+			time.AfterFunc(suspectEvery, next)
+		}
+	}
+	first := time.AfterFunc(suspectEvery, next)
+	return func() { first.Stop(); cancel() }
 }
 
 // busy are the answers by which a server says that it did nothing.

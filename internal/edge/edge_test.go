@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -199,6 +200,11 @@ func (th *theatre) start(conf *config.Edge) {
 		}
 	})
 	th.wait("the edge serves", func() bool {
+		select {
+		case err := <-ended:
+			th.t.Fatalf("the edge ended: %v", err)
+		default:
+		}
 		client, err := Dial(th.t.Context(), conf.Data)
 		if err != nil {
 			return false
@@ -240,6 +246,20 @@ func (th *theatre) agent(name string) *http.Client {
 	tr := &http.Transport{TLSClientConfig: conf}
 	th.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: patience}
+}
+
+// freeAddress is one that nobody has, and that the kernel gives to nobody who asks for any.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+mathrand.IntN(15_000)))
+		if err == nil {
+			check(t, l.Close())
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no address is free")
+	return ""
 }
 
 type reply struct {
@@ -492,10 +512,7 @@ func TestAProxyHeaderIsBelievedFromItsBalancerAlone(t *testing.T) {
 func TestEdgesShareWhoSticksToWhom(t *testing.T) {
 	var ports []string
 	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
-		ports = append(ports, l.Addr().String())
-		check(t, l.Close())
+		ports = append(ports, freeAddress(t))
 	}
 	sticky := func(own, other string) func(*config.Edge) {
 		return func(c *config.Edge) {

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,10 +14,7 @@ import (
 )
 
 func TestTheWorldIsToldWhatTheJudgeSays(t *testing.T) {
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
-	check(t, err)
-	at := l.LocalAddr().String()
-	check(t, l.Close())
+	at := freeAddress(t)
 	var state string
 	th := openTheatre(t, 2, func(c *config.Edge) {
 		state = filepath.Join(c.Data, "announce.conf")

@@ -219,12 +219,28 @@ func (e *Edge) verifyServer(cs tls.ConnectionState, name string) error {
 	return t.admits(chains)
 }
 
+// suspicion is how long a server may leave a check unanswered that was made because a request waits.
+const suspicion = 700 * time.Millisecond
+
+func orElse(d, other time.Duration) time.Duration {
+	if d == 0 {
+		return other
+	}
+	return d
+}
+
 // check turns an operator's words into what the judge does. In mode puppet a server is asked as agents ask it.
 func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, sendProxy bool) (health.Check, error) {
 	h := health.Check{
 		Type: c.Type, Method: c.Method, Path: c.Path, Host: c.Host, SendProxy: sendProxy,
 		Interval: time.Duration(c.Interval), FastInterval: time.Duration(c.FastInterval), DownInterval: time.Duration(c.DownInterval), Timeout: time.Duration(c.Timeout),
-		Rise: c.Rise, Fall: c.Fall, Spread: c.Spread, AgentAddress: s.AgentCheck, Observe: yes(c.Observe), ErrorLimit: c.ErrorLimit, OnError: c.OnError,
+		Rise: c.Rise, Fall: c.Fall, Spread: c.Spread, AgentAddress: s.AgentCheck, Observe: yes(c.Observe), ErrorLimit: c.ErrorLimit, OnError: c.OnError, Suspicion: suspicion,
+	}
+	// What requests show counts soon, since they are sent again: HAProxy's ten errors would be ten runs.
+	h.FastInterval = orElse(h.FastInterval, 200*time.Millisecond)
+	h.ErrorLimit = orInt(h.ErrorLimit, 3)
+	if h.OnError == "" {
+		h.OnError = "mark-down"
 	}
 	if h.Type == "" {
 		h.Type = "https"

@@ -89,8 +89,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 	e := f.edge
 	e.budget.earn()
-	if wait, refuse := e.refuses(x); refuse {
-		return e.turnAway(w, x, o, wait, "overloaded")
+	if wait, refuse := e.refuses(x); refuse { // each who is refused has a time of its own already
+		return e.turnAway(w, o, x, wait, "overloaded")
 	}
 	body, err := e.bodies.hold(x.request.Body, e.runConf.maxBody)
 	x.body = body
@@ -100,7 +100,7 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 		return answerText(w, o, http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is larger than the %d bytes that this edge takes (runs.max_body).", e.runConf.maxBody))
 	case errors.Is(err, errNoRoom):
 		e.log.Warn("no room for bodies", telemetry.KeyErr, err, "remedy", "raise runs.memory or runs.disk, or free the disk of "+e.conf.Data)
-		return e.turnAway(w, x, o, 5*time.Second, "no room")
+		return e.turnAway(w, o, x, e.spread(x, 5*time.Second), "no room")
 	case err != nil: // the agent went away, or was too slow
 		return answerText(w, o, http.StatusBadRequest, "The body did not come whole.")
 	}
@@ -130,7 +130,7 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 				wait = busy.Wait
 			}
 			wait = max(wait, wanted)
-			return e.turnAway(w, x, o, wait, err.Error())
+			return e.turnAway(w, o, x, e.spread(x, wait), err.Error())
 		}
 		tried = append(tried, s.name)
 		if there, ok := errors.AsType[*busyError](err); ok {
@@ -145,7 +145,7 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 			if died {
 				e.poison.died(x, o.replays+1)
 			}
-			return e.turnAway(w, x, o, wanted, "servers failed: "+err.Error())
+			return e.turnAway(w, o, x, e.spread(x, wanted), "servers failed: "+err.Error())
 		}
 		o.replays++
 		e.metrics.replays.WithLabelValues(x.verb.name).Inc()
@@ -220,8 +220,8 @@ func (f *front) pass(w http.ResponseWriter, x *exchange, a *answer) {
 }
 
 // turnAway sends an agent away for a while. One that does not know Retry-After has waited already.
-func (e *Edge) turnAway(w http.ResponseWriter, x *exchange, o outcome, wait time.Duration, why string) outcome {
-	wait = spread(x.client, wait, e.runConf.maxRetryAfter)
+func (e *Edge) turnAway(w http.ResponseWriter, o outcome, x *exchange, wait time.Duration, why string) outcome {
+	wait = min(max(wait, time.Second), e.runConf.maxRetryAfter).Round(time.Second)
 	e.metrics.refused.WithLabelValues(x.verb.name).Inc()
 	w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	w.Header().Set("Connection", "close")

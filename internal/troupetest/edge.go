@@ -5,6 +5,7 @@ package troupetest
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -42,14 +43,7 @@ func StartEdge(t *testing.T, o EdgeOptions) *Edge {
 	dir := TempDir(t)
 	e := &Edge{t: t, Data: filepath.Join(dir, "data"), config: filepath.Join(dir, "edge.yaml"), within: o.Within, Addr: o.Listen}
 	if e.Addr == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.Addr = l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		e.Addr = freeAddress(t)
 	}
 	if o.Config == "" {
 		o.Config = "listeners:\n  - listen: %LISTEN%\n"
@@ -70,6 +64,23 @@ func StartEdge(t *testing.T, o EdgeOptions) *Edge {
 	}
 	e.Start()
 	return e
+}
+
+// freeAddress is one that nobody has, and that the kernel gives to nobody who asks for any.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(15_000)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return l.Addr().String()
+	}
+	t.Fatal("no address is free")
+	return ""
 }
 
 func (e *Edge) command(args ...string) *exec.Cmd {

@@ -1,22 +1,8 @@
 package balance
 
-import (
-	"time"
+import "troupe/internal/fault"
 
-	"troupe/internal/fault"
-)
-
-// This file is what an edge and an operator ask of a pool beside a place at a server.
-
-// Wait estimates how long a request that comes now would stand in the queue; 0 while nobody stands there.
-func (p *Pool) Wait(ask Ask) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.queue) == 0 {
-		return 0
-	}
-	return p.wait(ask, p.o.Now())
-}
+// This file is what an operator changes while a pool works.
 
 // SetWeight changes the weight of a server until the next [Pool.Set]; 0 keeps new work away from it.
 func (p *Pool) SetWeight(name string, weight int) error {
