@@ -105,6 +105,9 @@ func (z *Zone) records(p *picture, n *node, owner string, qtype uint16, v *persp
 	}
 	switch qtype {
 	case wire.TypeANY:
+		if n.empty() {
+			return answer{}
+		}
 		// RFC 8482: a small answer, so that nobody amplifies by it.
 		return answer{answer: []wire.RR{&wire.HINFO{Hdr: header(owner, wire.TypeHINFO, z.o.TTL), Cpu: "RFC8482"}}}
 	case wire.TypeSRV:

@@ -247,6 +247,9 @@ func (z *Zone) plant(p *picture) {
 	}
 }
 
+// empty tells whether a node has no records of any type.
+func (n *node) empty() bool { return !n.apex && n.hosts == nil && n.address == nil && n.srv == nil }
+
 func (n *node) addHosts(addresses []netip.Addr) {
 	for _, a := range addresses {
 		if a = a.Unmap(); !slices.Contains(n.hosts, a) {

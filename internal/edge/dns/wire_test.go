@@ -57,6 +57,7 @@ func TestEveryKindOfQuestionGetsItsStatus(t *testing.T) {
 		{"another class", chaos, wire.RcodeRefused, 0, false},
 		{"any class", anyClass, wire.RcodeRefused, 0, false},
 		{"any type", ask("puppet.example.com", wire.TypeANY), wire.RcodeSuccess, 1, false},
+		{"any type of a name that is only above others", ask("_tcp.site-a.example.com", wire.TypeANY), wire.RcodeSuccess, 0, true},
 		{"any type of nothing", ask("nothing.example.com", wire.TypeANY), wire.RcodeNameError, 0, true},
 		{"two questions", two, wire.RcodeFormatError, 0, false},
 		{"an update", update, wire.RcodeNotImplemented, 0, false},
