@@ -135,7 +135,7 @@ func planOf(t *testing.T, version, conf, nameserver string) *agentroute.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Resolve(t.Context(), agentroute.Resolver{Server: nameserver, Timeout: troupetest.Patience}); err != nil {
+	if err := p.Resolve(t.Context(), agentroute.Resolver{Servers: []string{nameserver}, Timeout: troupetest.Patience}); err != nil {
 		t.Fatal(err)
 	}
 	return p

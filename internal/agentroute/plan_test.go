@@ -251,7 +251,7 @@ func TestSRVTargetsAreInTheOrderOfAgents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Resolve(t.Context(), agentroute.Resolver{Server: serveLadders(t), Timeout: troupetest.Patience}); err != nil {
+	if err := p.Resolve(t.Context(), agentroute.Resolver{Servers: []string{"127.0.0.1:" + closedPort(t), serveLadders(t)}, Timeout: troupetest.Patience}); err != nil {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(p.Services, func(s agentroute.Service) bool { return s.Name == "puppet" })

@@ -18,8 +18,8 @@ import (
 
 // Resolver asks a name server as an agent does: SRV records directly, addresses by the system's means.
 type Resolver struct {
-	Server  string        // address:port; "" means the first of /etc/resolv.conf, and the system for addresses
-	Timeout time.Duration // of one question; 0 means 5 s
+	Servers []string      // address:port of each, asked in turn until one answers; nil means those of /etc/resolv.conf, and the system for addresses
+	Timeout time.Duration // of one question to one server; 0 means 5 s
 }
 
 // maxTargets bounds what one answer may add to a plan.
@@ -29,13 +29,15 @@ const maxTargets = 1000
 // missing; only a resolver that cannot be used at all is an error.
 func (p *Plan) Resolve(ctx context.Context, r Resolver) error {
 	r.Timeout = cmp.Or(r.Timeout, 5*time.Second)
-	if r.Server == "" && p.usesSRV() {
+	if r.Servers == nil && p.usesSRV() {
 		conf, err := wire.ClientConfigFromFile("/etc/resolv.conf")
 		if err != nil || len(conf.Servers) == 0 {
 			return fmt.Errorf("find a name server in /etc/resolv.conf (name one with --nameserver): %w", unnamed(err))
 		}
 		system := r
-		system.Server = net.JoinHostPort(conf.Servers[0], conf.Port)
+		for _, server := range conf.Servers {
+			system.Servers = append(system.Servers, net.JoinHostPort(server, conf.Port))
+		}
 		return p.resolve(ctx, system, Resolver{Timeout: r.Timeout})
 	}
 	return p.resolve(ctx, r, r)
@@ -50,11 +52,12 @@ func unnamed(err error) error {
 
 func (p *Plan) resolve(ctx context.Context, srv, hosts Resolver) error {
 	known := map[string]Target{}
+	asked := map[string]found{} // services share names, and a server that does not answer is waited for once
 	for i := range p.Services {
 		for j := range p.Services[i].Steps {
 			step := &p.Services[i].Steps[j]
 			if step.By == "srv" {
-				srv.ladder(ctx, step)
+				srv.ladder(ctx, step, asked)
 			}
 			for k := range step.Targets {
 				t := &step.Targets[k]
@@ -70,16 +73,27 @@ func (p *Plan) resolve(ctx context.Context, srv, hosts Resolver) error {
 	return ctx.Err()
 }
 
+// found is what a name server said to a question for SRV records.
+type found struct {
+	records []*wire.SRV
+	err     error
+}
+
 // ladder fills a step with the records of the first of its names that has any, as an agent orders them: by priority, and
 // within one priority at random, so here the likeliest comes first.
-func (r Resolver) ladder(ctx context.Context, step *Step) {
+func (r Resolver) ladder(ctx context.Context, step *Step, asked map[string]found) {
 	var failed []string
 	for _, name := range step.Names {
-		records, err := r.srv(ctx, name)
-		if err != nil {
-			failed = append(failed, fmt.Sprintf("%s: %v", name, err))
+		a, ok := asked[name]
+		if !ok {
+			a.records, a.err = r.srv(ctx, name)
+			asked[name] = a
+		}
+		if a.err != nil {
+			failed = append(failed, fmt.Sprintf("%s: %v", name, a.err))
 			continue
 		}
+		records := slices.Clone(a.records)
 		if len(records) == 0 {
 			failed = append(failed, name+" has no records")
 			continue
@@ -130,11 +144,22 @@ func (r Resolver) srv(ctx context.Context, name string) ([]*wire.SRV, error) {
 // errRefused is the answer of a server that has no business with a name.
 var errRefused = errors.New("REFUSED")
 
-func (r Resolver) ask(ctx context.Context, name string, qtype uint16) ([]wire.RR, error) {
+// ask takes the answer of the first server that gives any.
+func (r Resolver) ask(ctx context.Context, name string, qtype uint16) (answer []wire.RR, err error) {
+	for _, server := range r.Servers {
+		answer, err = r.askOne(ctx, server, name, qtype)
+		if _, network := errors.AsType[net.Error](err); !network || ctx.Err() != nil {
+			return answer, err
+		}
+	}
+	return answer, err
+}
+
+func (r Resolver) askOne(ctx context.Context, server, name string, qtype uint16) ([]wire.RR, error) {
 	m := new(wire.Msg).SetQuestion(wire.Fqdn(name), qtype)
 	for _, network := range []string{"udp", "tcp"} {
 		client := &wire.Client{Net: network, Timeout: r.Timeout}
-		answer, _, err := client.ExchangeContext(ctx, m, r.Server)
+		answer, _, err := client.ExchangeContext(ctx, m, server)
 		switch {
 		case err != nil:
 			return nil, err
@@ -151,13 +176,13 @@ func (r Resolver) ask(ctx context.Context, name string, qtype uint16) ([]wire.RR
 }
 
 // addresses finds those of a host, in the order in which the system gives them.
-func (r Resolver) addresses(ctx context.Context, host string) (found []string, problem string) {
+func (r Resolver) addresses(ctx context.Context, host string) (all []string, problem string) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []string{a.String()}, ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	if r.Server != "" {
+	if r.Servers != nil {
 		for _, qtype := range []uint16{wire.TypeA, wire.TypeAAAA} {
 			answer, err := r.ask(ctx, host, qtype)
 			if errors.Is(err, errRefused) {
@@ -169,23 +194,23 @@ func (r Resolver) addresses(ctx context.Context, host string) (found []string, p
 			for _, rr := range answer {
 				switch a := rr.(type) {
 				case *wire.A:
-					found = append(found, a.A.String())
+					all = append(all, a.A.String())
 				case *wire.AAAA:
-					found = append(found, a.AAAA.String())
+					all = append(all, a.AAAA.String())
 				}
 			}
 		}
 	} else {
-		all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		looked, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		if err != nil {
 			return nil, err.Error()
 		}
-		for _, a := range all {
-			found = append(found, a.Unmap().String())
+		for _, a := range looked {
+			all = append(all, a.Unmap().String())
 		}
 	}
-	if len(found) == 0 {
+	if len(all) == 0 {
 		return nil, "has no address"
 	}
-	return found[:min(len(found), maxTargets)], ""
+	return all[:min(len(all), maxTargets)], ""
 }

@@ -90,7 +90,11 @@ func (c *common) agentRoute(ctx context.Context, f agentRouteFlags) error {
 		return err
 	}
 	if !f.offline {
-		if err := plan.Resolve(ctx, agentroute.Resolver{Server: f.nameserver, Timeout: f.timeout}); err != nil {
+		r := agentroute.Resolver{Timeout: f.timeout}
+		if f.nameserver != "" {
+			r.Servers = []string{f.nameserver}
+		}
+		if err := plan.Resolve(ctx, r); err != nil {
 			return err
 		}
 	}
