@@ -40,6 +40,22 @@ type Reason struct {
 	Why      string `json:"why"`
 }
 
+// ParseType reads the type of a question as people write it. "" is what one would ask of that name: SRV where a label
+// begins with an underscore, addresses elsewhere.
+func ParseType(text, name string) (uint16, error) {
+	if text == "" {
+		if strings.HasPrefix(name, "_") {
+			return wire.TypeSRV, nil
+		}
+		return wire.TypeA, nil
+	}
+	qtype, ok := wire.StringToType[strings.ToUpper(text)]
+	if !ok {
+		return 0, fmt.Errorf("unknown type %q of a question; such as A, AAAA, SRV, SOA, NS", text)
+	}
+	return qtype, nil
+}
+
 // Explain answers a question as if it came from an address, and says why so. It counts nothing and changes nothing.
 func (z *Zone) Explain(name string, qtype uint16, from netip.Addr) Explanation {
 	v := z.perspective(from, nil)

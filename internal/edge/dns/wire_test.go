@@ -507,6 +507,22 @@ func TestExplainSaysWhyEachEdgeIsInOrOut(t *testing.T) {
 	}
 }
 
+func TestTypesAreReadAsPeopleWriteThem(t *testing.T) {
+	for _, c := range []struct {
+		text, name string
+		want       uint16
+	}{
+		{"", "_x-puppet._tcp.site-a.example.com", wire.TypeSRV}, {"", "puppet.example.com", wire.TypeA}, {"aaaa", "puppet.example.com", wire.TypeAAAA}, {"SOA", "example.com", wire.TypeSOA},
+	} {
+		if got, err := dns.ParseType(c.text, c.name); err != nil || got != c.want {
+			t.Errorf("%q of %s is %d, %v; want %d", c.text, c.name, got, err, c.want)
+		}
+	}
+	if got, err := dns.ParseType("PUPPET", "x"); err == nil {
+		t.Errorf("PUPPET is %d, want an error", got)
+	}
+}
+
 func TestDelegationNamesServersAndGlue(t *testing.T) {
 	want := "example.com.\t3600\tIN\tNS\tns1.example.com.\nexample.com.\t3600\tIN\tNS\tns2.example.net.\nns1.example.com.\t3600\tIN\tA\t192.0.2.53\n"
 	if got := newZone(t, options(twoSites())).Delegation(); got != want {
