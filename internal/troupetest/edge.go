@@ -5,8 +5,6 @@ package troupetest
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,23 +62,6 @@ func StartEdge(t *testing.T, o EdgeOptions) *Edge {
 	}
 	e.Start()
 	return e
-}
-
-// freeAddress is one that nobody has, and that the kernel gives to nobody who asks for any.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(15_000)))
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return l.Addr().String()
-	}
-	t.Fatal("no address is free")
-	return ""
 }
 
 func (e *Edge) command(args ...string) *exec.Cmd {

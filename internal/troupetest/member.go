@@ -4,7 +4,6 @@ package troupetest
 
 import (
 	"fmt"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -15,14 +14,7 @@ import (
 // MemberPort chooses an address for the member port of a member, and returns the configuration that says so.
 func MemberPort(t *testing.T) (addr, config string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr = freeAddress(t)
 	return addr, fmt.Sprintf("cluster:\n  listen: %s\n  address: %s\n", addr, addr)
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -202,16 +203,22 @@ func userOf(t *testing.T, root, name, pkg string) *syscall.Credential {
 	return nil
 }
 
-// freeAddress returns a loopback address that nobody listens on. Another process could take it before its user does;
-// servers that can listen on port 0 must do that instead.
+// freeAddress is one that nobody has, and that the kernel gives to nobody who asks for any. Servers that can
+// listen on port 0 must do that instead.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(15_000)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no address is free")
+	return ""
 }
 
 func mkdir(t *testing.T, dir string) {
