@@ -187,3 +187,36 @@ func TestBFDLinksTalk(t *testing.T) {
 		t.Errorf("the end of one is %q for the other, want that it was switched off", f.why)
 	}
 }
+
+// FuzzBFDPackets gives a session what comes from a line. It comes up only by packets that know its discriminator.
+func FuzzBFDPackets(f *testing.F) {
+	for _, state := range []wire.StateType{wire.StateAdminDown, wire.StateDown, wire.StateInit, wire.StateUp} {
+		packet, err := (&wire.BFDHeader{Version: 1, State: state, DetectTimeMultiplier: 3, MyDiscriminator: 7, YourDiscriminator: 99, Poll: true}).MarshalBinary()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(packet, uint8(state))
+	}
+	f.Fuzz(func(t *testing.T, packet []byte, state uint8) {
+		s := newBFDSession(BFD{DefaultInterval, DefaultMultiplier})
+		s.mine, s.state, s.heard, s.detection = 99, wire.StateType(1+state%3), epoch, time.Second
+		before := s.state
+		h := &wire.BFDHeader{}
+		if h.UnmarshalBinary(packet) != nil {
+			return
+		}
+		_, reply := s.take(h, epoch)
+		if s.state == wire.StateUp && before != wire.StateUp && h.YourDiscriminator != 99 {
+			t.Errorf("up by %+v", h)
+		}
+		if reply != nil {
+			if _, err := reply.MarshalBinary(); err != nil {
+				t.Error(err)
+			}
+		}
+		if p := s.pause(); p < 0 || p == 0 && s.remoteMinRx != 0 {
+			t.Errorf("pause %v after %+v", p, h)
+		}
+		s.expire(epoch.Add(time.Hour))
+	})
+}

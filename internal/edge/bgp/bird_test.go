@@ -95,7 +95,7 @@ func TestBFDFindsABlackHole(t *testing.T) {
 		p.edge.cut("to-router")
 		gone := b.lacks(service)
 		s.until("the edge to notice", func(st Status) bool {
-			return !established(st) && strings.Contains(st.Neighbors[0].LastError, "BFD is down")
+			return !established(st) && strings.Contains(s.text(), `msg="bfd is down"`)
 		})
 		p.edge.heal()
 		t.Logf("gone %v after the cut, back %v after the repair", gone, b.has(service))
@@ -253,6 +253,35 @@ func TestBirdTakesTheAddress(t *testing.T) {
 
 	s.signal(syscall.SIGKILL)
 	t.Logf("gone %v after kill -9, by the lifetime of 3 s", b.lacks(service))
+}
+
+// TestConnectionsOutliveTheAddress has the service address on lo for good, and bird watch another interface: while the edge is silent,
+// the machine still answers for the address.
+func TestConnectionsOutliveTheAddress(t *testing.T) {
+	p := newPair(t)
+	b := p.router.bird(document(t, "router"))
+	p.edge.in("ip", "address", "add", service, "dev", "lo")
+	p.edge.in("ip", "link", "add", "announce0", "type", "bridge")
+	p.edge.in("ip", "link", "set", "announce0", "up")
+	p.edge.bird(strings.Replace(document(t, "bird on the edge, mode address"), `interface "lo";`, `interface "announce0"; check link no;`, 1))
+	s := p.edge.speaker(Options{
+		Mode: ModeAddress, Interface: "announce0", Prefixes: []netip.Prefix{netip.MustParsePrefix(service)}, UpAfter: -1, MinFlap: time.Second,
+	})
+	s.tell("serve")
+	b.has(service)
+	refuses := func() {
+		t.Helper()
+		answer := p.router.in("sh", "-c", "timeout 60 bash -c 'echo > /dev/tcp/62.217.126.165/9' 2>&1 || true")
+		if !strings.Contains(answer, "refused") {
+			t.Errorf("the machine does not answer for the address: %s", answer)
+		}
+	}
+	eventually(t, "the router's kernel to have the route", func() bool { return strings.Contains(p.router.in("ip", "route"), "62.217.126.165 via") })
+	refuses()
+	s.tell("fail no member is ready")
+	b.lacks(service)
+	p.router.in("ip", "route", "replace", service, "via", "62.217.126.167") // as packets of connections come that are under way
+	refuses()
 }
 
 // TestBirdIncludesTheFile is mode file: bird reads routes with all their attributes.

@@ -112,7 +112,6 @@ func (sp *speech) reset(ctx context.Context, fell <-chan fallen) {
 				err = sp.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: address, Communication: "BFD is down"})
 			}
 			if up {
-				sp.hints.note(f.neighbor, string(f.why))
 				sp.log.Warn("bfd is down", "neighbor", address, "reason", string(f.why))
 			}
 			if err != nil {
