@@ -398,7 +398,8 @@ func TestASpeakerFollowsTheSite(t *testing.T) {
 	eventually(t, "a status that tells all", func() bool {
 		st := s.Status()
 		return st.Phase == Announced && st.Serving && !st.Drain && st.Announcements == 3 && st.Withdrawals == 2 && len(st.Prefixes) == 2 &&
-			len(st.Alarms) == 0 && len(st.Neighbors) == 1 && st.Neighbors[0].State == "established" && st.Neighbors[0].RouterID == "203.0.113.1"
+			len(st.Alarms) == 0 && len(st.Neighbors) == 1 && st.Neighbors[0].State == "established" && st.Neighbors[0].RouterID == "203.0.113.1" &&
+			st.Neighbors[0].Sent == 2
 	})
 	cancel()
 	if err := <-ran; err != nil {

@@ -47,7 +47,7 @@ func (sp *speech) watch(ctx context.Context, s *Status) error {
 
 func (sp *speech) see(ctx context.Context, s *Status) error {
 	now := sp.o.Now()
-	err := sp.server.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
+	err := sp.server.ListPeer(ctx, &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) {
 		address, err := netip.ParseAddr(p.GetConf().GetNeighborAddress())
 		if err != nil {
 			return // no address of ours
@@ -87,9 +87,10 @@ func (sp *speech) look(n *session, p *api.Peer, now time.Time) NeighborStatus {
 	}
 	sp.metrics.sessions.WithLabelValues(label).Set(map[bool]float64{true: 1}[n.up])
 
-	var received uint64
+	var received, sent uint64
 	for _, family := range p.GetAfiSafis() {
 		received += family.GetState().GetReceived()
+		sent += family.GetState().GetAdvertised()
 	}
 	if received > n.received {
 		sp.log.Warn("a neighbor sends routes; none is used", "neighbor", label, "routes", received)
@@ -105,7 +106,7 @@ func (sp *speech) look(n *session, p *api.Peer, now time.Time) NeighborStatus {
 	n.updates = updates
 
 	st := NeighborStatus{
-		Address: n.Address, ASN: n.ASN, Since: n.since, Received: received, Downs: n.downs, LastError: sp.hints.last(n.Address),
+		Address: n.Address, ASN: n.ASN, Since: n.since, Sent: sent, Received: received, Downs: n.downs, LastError: sp.hints.last(n.Address),
 		State: strings.ToLower(strings.TrimPrefix(state.GetSessionState().String(), "SESSION_STATE_")),
 	}
 	if n.up {

@@ -62,7 +62,7 @@ type NeighborStatus struct {
 	Since     time.Time  `json:"since"` // of being established, or not
 	RouterID  string     `json:"router_id,omitempty"`
 	BFD       string     `json:"bfd,omitempty"` // up, down, init, admin down; "" without BFD
-	Sent      int        `json:"sent"`          // of our prefixes
+	Sent      uint64     `json:"sent"`          // how many of our prefixes it has
 	Received  uint64     `json:"received"`      // prefixes that it has sent; none is used
 	Downs     uint64     `json:"downs"`         // how often an established session ended
 	LastError string     `json:"last_error,omitempty"`
