@@ -11,7 +11,7 @@ import (
 
 // This file is one session of BFD (RFC 5880, asynchronous mode; RFC 5881, one hop): a state machine to which packets and times are
 // told. GoBGP has one of its own; it is not used, because it ends BGP sessions again and again after each that ended
-// (docs/decisions/011-gobgp.md).
+// (docs/decisions/014-gobgp.md).
 
 // slow is how often packets are sent while a session is not up, at most (RFC 5880, 6.8.3).
 const slow = time.Second

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,14 +14,23 @@ import (
 
 // A fakeWay remembers what it was told, and fails as it is asked to.
 type fakeWay struct {
+	mu      sync.Mutex
 	told    []Phase
 	fail    error
 	stopped bool
 }
 
+func (w *fakeWay) fails(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail = err
+}
+
 func (w *fakeWay) start(context.Context) error { return nil }
 
 func (w *fakeWay) tell(_ context.Context, p Phase) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.fail == nil {
 		w.told = append(w.told, p)
 	}
@@ -53,14 +63,14 @@ func TestWhatCouldNotBeToldIsToldAgain(t *testing.T) {
 		ran := make(chan error, 1)
 		go func() { ran <- s.Run(ctx) }()
 		time.Sleep(500 * time.Millisecond)
-		w.fail = errors.New("no such device")
+		w.fails(errors.New("no such device"))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		st := s.Status()
 		if st.Phase != Announced || len(st.Alarms) != 1 || !strings.Contains(st.Alarms[0], "no such device") {
 			t.Errorf("status %+v, want the alarm", st)
 		}
-		w.fail = nil
+		w.fails(nil)
 		time.Sleep(1100 * time.Millisecond)
 		synctest.Wait()
 		if st := s.Status(); len(st.Alarms) != 0 {
@@ -89,7 +99,7 @@ func TestRoutersThatCannotBeToldAtTheEndAreSaid(t *testing.T) {
 		go func() { ran <- s.Run(ctx) }()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		w.fail = errors.New("disk full")
+		w.fails(errors.New("disk full"))
 		cancel()
 		if err := <-ran; err == nil || !strings.Contains(err.Error(), "may still be announced: disk full") {
 			t.Errorf("Run says %v", err)
@@ -104,7 +114,7 @@ func TestALibraryThatHangsEndsTheSpeaker(t *testing.T) {
 		hang := make(chan struct{})
 		ctx, cancel := context.WithTimeout(t.Context(), tellMost)
 		defer cancel()
-		w.fail = within(ctx, func() error { <-hang; return nil })
+		w.fails(within(ctx, func() error { <-hang; return nil }))
 		close(hang)
 		if err := s.Run(t.Context()); !errors.Is(err, errStuck) {
 			t.Errorf("Run says %v, want that GoBGP does not answer", err)
