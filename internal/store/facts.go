@@ -50,10 +50,15 @@ func (db *DB) foldFacts(ctx context.Context, tx *sqlite.Tx, r *journal.Record) e
 
 // Facts returns the last facts of a node.
 func (db *DB) Facts(ctx context.Context, certname puppet.Certname) (puppet.Facts, error) {
-	row := db.read.QueryRowContext(ctx, `SELECT certname, environment, time, facts FROM facts WHERE certname = ?`, certname)
-	f, err := db.scanFacts(row)
+	whole := true
+	row := db.read.QueryRowContext(ctx, `SELECT certname, environment, time, facts, row_sum IS `+
+		sqlite.SumOf("certname", "stamp", "environment", "time", "producer", "facts")+` FROM facts WHERE certname = ?`, certname)
+	f, err := db.scanFacts(row, &whole)
 	if errors.Is(err, sql.ErrNoRows) {
 		return puppet.Facts{}, fault.New(fault.NotFound, "no facts of %s are known", certname)
+	}
+	if !whole {
+		return puppet.Facts{}, db.damagedRow("the facts of " + string(certname))
 	}
 	if err != nil {
 		return puppet.Facts{}, fmt.Errorf("query facts of %s: %w", certname, err)
@@ -119,11 +124,11 @@ func (db *DB) RecentEnvironments(ctx context.Context, n int) ([]puppet.Environme
 // A scanner is *sql.Row or *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
-func (db *DB) scanFacts(s scanner) (puppet.Facts, error) {
+func (db *DB) scanFacts(s scanner, more ...any) (puppet.Facts, error) {
 	var f puppet.Facts
 	var at int64
 	var packed []byte
-	if err := s.Scan(&f.Certname, &f.Environment, &at, &packed); err != nil {
+	if err := s.Scan(append([]any{&f.Certname, &f.Environment, &at, &packed}, more...)...); err != nil {
 		return puppet.Facts{}, err
 	}
 	values, err := db.zip.unpack(packed)

@@ -12,6 +12,7 @@ type metrics struct {
 	skipped *prometheus.CounterVec
 	removed *prometheus.CounterVec
 	missing prometheus.Gauge
+	damaged prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -26,6 +27,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		removed: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "troupe_store_removed_total", Help: "Rows, files and journal records removed because of their age.",
 		}, []string{"what"}),
+		damaged: f.NewCounter(prometheus.CounterOpts{
+			Name: "troupe_store_damaged_total", Help: "Tables of which rows or indexes were found changed on the disk, and made anew.",
+		}),
 		missing: f.NewGauge(prometheus.GaugeOpts{
 			Name: "troupe_store_missing_contents", Help: "Files of the bucket that are known and that no other member has given yet.",
 		}),

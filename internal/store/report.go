@@ -183,7 +183,8 @@ func (db *DB) Report(ctx context.Context, id string) (ReportSummary, puppet.Repo
 	if len(id) < minPrefix || len(id) > 2*sha256.Size || !isHex(id) {
 		return ReportSummary{}, puppet.Report{}, fault.New(fault.Invalid, "a report's id has %d to %d hexadecimal digits, not %q", minPrefix, 2*sha256.Size, id)
 	}
-	rows, err := db.read.QueryContext(ctx, `SELECT stamp, summary, body FROM report WHERE id >= ? AND id < ? LIMIT 2`, id, id+"g")
+	rows, err := db.read.QueryContext(ctx, `SELECT stamp, summary, body, row_sum IS `+sqlite.SumOf("id", "stamp", "certname", "environment", "status", "summary", "body")+`
+		FROM report WHERE id >= ? AND id < ? LIMIT 2`, id, id+"g")
 	if err != nil {
 		return ReportSummary{}, puppet.Report{}, fmt.Errorf("query report %s: %w", id, err)
 	}
@@ -191,7 +192,11 @@ func (db *DB) Report(ctx context.Context, id string) (ReportSummary, puppet.Repo
 	var found []ReportSummary
 	var packed []byte
 	for rows.Next() {
-		s, err := scanSummary(rows, &packed)
+		whole := true
+		s, err := scanSummary(rows, &packed, &whole)
+		if !whole {
+			return ReportSummary{}, puppet.Report{}, db.damagedRow("the data of report " + id)
+		}
 		if err != nil {
 			return ReportSummary{}, puppet.Report{}, fmt.Errorf("query report %s: %w", id, err)
 		}

@@ -20,7 +20,7 @@ const (
 // migrations lead from an empty file to the present tables; PRAGMA user_version
 // counts those that were done. A step is never changed once it was released.
 func migrations() []string {
-	return append([]string{firstTables, integrityTables}, nextMigrations()...)
+	return append([]string{firstTables, integrityTables, sumTables()}, nextMigrations()...)
 }
 
 // A stamp orders records of all origins: eight bytes of journal time, then the

@@ -89,6 +89,7 @@ type DB struct {
 	positions map[journal.Origin]position
 	behind    atomic.Bool // the tables are being made again: what is collected from them would be a part
 
+	suspect  chan struct{} // holds one word that a damaged row was read
 	backedUp chan struct{} // holds one word that a record of the bucket was folded
 	bucket   sync.RWMutex  // read-held while content and its record are written, held while content is removed
 }
@@ -109,16 +110,17 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{o: o, dir: dir, journal: j, key: key, zip: zip, metrics: newMetrics(o.Registerer), folding: make(chan struct{}, 1), backedUp: make(chan struct{}, 1)}
+	db := &DB{o: o, dir: dir, journal: j, key: key, zip: zip, metrics: newMetrics(o.Registerer), folding: make(chan struct{}, 1), backedUp: make(chan struct{}, 1), suspect: make(chan struct{}, 1)}
 	if err := db.sweepIncoming(); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, fileName)
 	err = db.openTables(ctx, path)
-	if sqlite.IsCorrupt(err) {
+	rebuild := toRebuild(dir)
+	if sqlite.IsCorrupt(err) || err == nil && rebuild {
 		aside := fmt.Sprintf("%s.damaged-%d", path, o.Now().Unix())
 		o.Log.ErrorContext(ctx, "store is damaged and will be made again from the journal", telemetry.KeyErr, err, "kept_as", aside)
-		if err := errors.Join(db.Close(), setAside(path, aside)); err != nil {
+		if err := errors.Join(db.Close(), setAside(path, aside), rebuilt(dir)); err != nil {
 			return nil, err
 		}
 		db.zip, err = newZipper()
@@ -196,6 +198,8 @@ func (db *DB) Run(ctx context.Context) error {
 	var fetching sync.WaitGroup
 	fctx, stop := context.WithCancel(ctx)
 	fetching.Go(func() { db.runContents(fctx) })
+	broken := make(chan error, 1)
+	fetching.Go(func() { broken <- db.runChecks(fctx) })
 	defer func() { stop(); fetching.Wait() }()
 	retain := time.NewTicker(retainEvery)
 	defer retain.Stop()
@@ -219,6 +223,8 @@ func (db *DB) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-broken:
+			return err
 		case <-changed:
 		case <-retry:
 		case <-retain.C:
