@@ -205,6 +205,7 @@ func TestWhatClientsNotice(t *testing.T) {
 	b := router.bird(config)
 	serve := func(i int) {
 		servers[i] = edges[i].start("server", edges[i].self(fmt.Sprintf("%s=edge%d", answersEnv, i+1)))
+		eventually(t, "the server to listen", func() bool { return strings.Contains(edges[i].in("ss", "-ltn"), ":8140") })
 	}
 	speak := func(i int) {
 		speakers[i] = edges[i].speaker(options[i])
