@@ -169,6 +169,13 @@ func (a *API) statusOf(ctx context.Context) (Status, error) {
 		if m.Self {
 			one.AsOf = time.Now()
 			one.Alarms = damageOf(a.m.Journal)
+			if a.m.Authority != nil {
+				unread, err := a.m.Authority.Unread(ctx)
+				if err != nil {
+					return Status{}, err
+				}
+				one.Alarms = append(one.Alarms, unread...)
+			}
 		}
 		for _, p := range peers {
 			if p.Origin != m.Origin {

@@ -36,7 +36,7 @@ func digested() []string {
 
 // tables are all that the projection has.
 func tables() []string {
-	return []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest", "rollover", "seen"}
+	return []string{"position", "setup", "cert", "cleaned", "revoked", "request", "done", "ancestor", "latest", "rollover", "seen", "unread"}
 }
 
 // projectionFormat is PRAGMA user_version. It depends on the kinds of records that are known: an older program has stepped over
@@ -114,8 +114,8 @@ func (p *projection) refold(ctx context.Context, origins []journal.Origin, learn
 			}
 			f := &fold{tx: tx, log: p.log, self: p.j.Origin()}
 			for _, r := range records {
-				if err := f.apply(ctx, r); err != nil {
-					return fmt.Errorf("record %d (%s of %s): %w", r.Number, r.Kind, r.Key, err)
+				if err := f.take(ctx, r); err != nil {
+					return err
 				}
 			}
 			if err := f.finish(ctx, origin, end); err != nil {
@@ -153,6 +153,28 @@ func positionsOf(ctx context.Context, tx querier) (map[journal.Origin]uint64, er
 			return nil, err
 		}
 		all[origin] = number
+	}
+	return all, rows.Err()
+}
+
+// maxUnread bounds what a list of alarms shows.
+const maxUnread = 20
+
+// Unread says which records of the authority cannot be read and do not count, in words for an operator.
+func (a *Authority) Unread(ctx context.Context) (all []string, err error) {
+	rows, err := a.db.read.QueryContext(ctx, "SELECT origin, number, kind, key, why FROM unread ORDER BY origin, number LIMIT ?", maxUnread)
+	if err != nil {
+		return nil, fmt.Errorf("look for records that cannot be read: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var origin journal.Origin
+		var number uint64
+		var kind, key, why string
+		if err := rows.Scan(&origin, &number, &kind, &key, &why); err != nil {
+			return nil, fmt.Errorf("look for records that cannot be read: %w", err)
+		}
+		all = append(all, fmt.Sprintf("record %d of member %s (%s of %s) cannot be read and does not count: %s; %s", number, origin, kind, key, why, unreadRemedy))
 	}
 	return all, rows.Err()
 }

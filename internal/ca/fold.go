@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -15,6 +16,7 @@ import (
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
 	"troupe/internal/sqlite"
+	"troupe/internal/telemetry"
 )
 
 // This file folds records into tables. Folding the same records in any order, any
@@ -69,10 +71,35 @@ func (f *fold) apply(ctx context.Context, r journal.Record) error {
 func decodeAnd[T any](ctx context.Context, r journal.Record, apply func(context.Context, journal.Record, T) error) error {
 	var body T
 	if err := json.Unmarshal(r.Body, &body); err != nil {
-		return fmt.Errorf("decode: %w", err)
+		return &malformedError{fmt.Errorf("decode: %w", err)}
 	}
 	return apply(ctx, r, body)
 }
+
+// A malformedError says that a record, or a part of it, can never be folded: nothing of that part was.
+type malformedError struct{ err error }
+
+func (e *malformedError) Error() string { return e.err.Error() }
+
+func (e *malformedError) Unwrap() error { return e.err }
+
+// take applies a record, and steps over one that cannot be read: the others of its origin must not wait for it, revocations least
+// of all. What it is stays in table unread, for an alarm.
+func (f *fold) take(ctx context.Context, r journal.Record) error {
+	err := f.apply(ctx, r)
+	bad, ok := errors.AsType[*malformedError](err)
+	if err != nil && !ok {
+		return fmt.Errorf("record %d (%s of %s): %w", r.Number, r.Kind, r.Key, err)
+	}
+	if err == nil {
+		return nil
+	}
+	f.log.ErrorContext(ctx, "a record of the certificate authority cannot be read and does not count", "origin", r.Origin, "number", r.Number, "kind", r.Kind,
+		"key", r.Key, telemetry.KeyErr, bad, "remedy", unreadRemedy)
+	return f.exec(ctx, "INSERT OR IGNORE INTO unread (origin, number, kind, key, why) VALUES (?, ?, ?, ?, ?)", r.Origin, r.Number, r.Kind, r.Key, bad.Error())
+}
+
+const unreadRemedy = "upgrade this member if others are newer; do once more what it was to say (a revocation: troupe ca revoke)"
 
 // changesList makes the issuer's list newer: its number and date follow the
 // newest record that touched it.
@@ -82,6 +109,13 @@ func (f *fold) changesList(r journal.Record) {
 }
 
 func (f *fold) setup(ctx context.Context, r journal.Record) error {
+	var s setupRecord
+	if err := json.Unmarshal(r.Body, &s); err != nil {
+		return &malformedError{fmt.Errorf("decode: %w", err)}
+	}
+	if _, err := newIssuer(s, r.Time); err != nil {
+		return &malformedError{err}
+	}
 	f.learned.setup = true
 	f.changesList(r)
 	return f.exec(ctx, "INSERT OR IGNORE INTO setup (time, origin, body) VALUES (?, ?, ?)", r.Time, r.Origin, r.Body)
@@ -108,7 +142,7 @@ func (f *fold) saw(ctx context.Context, _ journal.Record, s seenRecord) error {
 func (f *fold) request(ctx context.Context, r journal.Record, q requestRecord) error {
 	csr, err := x509.ParseCertificateRequest(q.DER)
 	if err != nil {
-		return fmt.Errorf("parse request: %w", err)
+		return &malformedError{fmt.Errorf("parse request: %w", err)}
 	}
 	prefix, suffix := requestStatus(q.Certname, csr).render()
 	f.names = append(f.names, q.Certname)
@@ -141,7 +175,7 @@ func (f *fold) issued(ctx context.Context, r journal.Record, i issuedRecord) err
 	if len(i.DER) > 0 {
 		cert, err := x509.ParseCertificate(i.DER)
 		if err != nil {
-			return fmt.Errorf("parse certificate: %w", err)
+			return &malformedError{fmt.Errorf("parse certificate: %w", err)}
 		}
 		der, serial, i.NotBefore, i.NotAfter = i.DER, serialText(cert.SerialNumber), cert.NotBefore, cert.NotAfter
 		prefix, suffix = certificateStatus(i.Certname, cert).render()
@@ -173,7 +207,14 @@ func notNil(b []byte) []byte {
 
 func (f *fold) revoke(ctx context.Context, r journal.Record, v revokedRecord) error {
 	f.changesList(r)
+	var bad error
+	known := v.Revoked[:0:0]
 	for _, one := range v.Revoked {
+		if _, err := newEntry(one); err != nil { // the others of this record must count
+			bad = &malformedError{err}
+			continue
+		}
+		known = append(known, one)
 		if err := f.exec(ctx, `INSERT INTO revoked (serial, at, reason) VALUES (?1, ?2, ?3)
 			ON CONFLICT (serial) DO UPDATE SET at = ?2, reason = ?3 WHERE (?2, ?3) < (at, reason)`, one.Serial, one.At.Unix(), one.Reason); err != nil {
 			return err
@@ -182,8 +223,8 @@ func (f *fold) revoke(ctx context.Context, r journal.Record, v revokedRecord) er
 			return err
 		}
 	}
-	f.learned.revoked = append(f.learned.revoked, v.Revoked...)
-	return nil
+	f.learned.revoked = append(f.learned.revoked, known...)
+	return bad
 }
 
 func (f *fold) clean(ctx context.Context, r journal.Record, c cleanedRecord) error {
@@ -207,7 +248,7 @@ func (f *fold) clean(ctx context.Context, r journal.Record, c cleanedRecord) err
 func (f *fold) ancestor(ctx context.Context, _ journal.Record, a ancestorRecord) error {
 	crl, err := x509.ParseRevocationList(a.CRL)
 	if err != nil {
-		return fmt.Errorf("parse revocation list: %w", err)
+		return &malformedError{fmt.Errorf("parse revocation list: %w", err)}
 	}
 	f.learned.lists = true
 	f.learned.revoked = append(f.learned.revoked, foreignRevocations(crl)...)

@@ -184,3 +184,50 @@ func TestAFlippedBitInTheTablesIsMendedFromTheJournal(t *testing.T) {
 		t.Error("a revoked certificate is let in")
 	}
 }
+
+func TestRecordsThatCannotBeReadAreSteppedOver(t *testing.T) {
+	b := newBench(t, testOptions())
+	ctx := t.Context()
+	cert := b.sign(t, "before")
+	bad := func(kind, body string) journal.Draft {
+		return journal.Draft{Stream: journal.State, Kind: kind, Key: "someone", Body: []byte(body)}
+	}
+	drafts := []journal.Draft{
+		bad(kindIssued, "no JSON"), bad(kindIssued, `{"certname":"x","der":"AAAA"}`), bad(kindRequest, `{"certname":"x","der":"AAAA"}`),
+		bad(kindAncestor, `{"crl":"AAAA"}`), bad(kindSetup, `{}`), bad(kindSetup, `[]`), bad(kindCleaned, `{"serials":1}`),
+		bad(kindRevoked, `{"revoked":[{"serial":"no number","at":"2026-01-01T00:00:00Z"},{"serial":"`+serialText(cert.SerialNumber)+`","at":"2026-01-01T00:00:00Z"}]}`),
+	}
+	if err := b.append(ctx, drafts...); err != nil {
+		t.Fatalf("records that cannot be read: %v", err)
+	}
+	for _, step := range []string{"folded", "folded anew", "opened again", "folded by another program"} {
+		switch step {
+		case "folded anew":
+			if err := b.Refold(ctx); err != nil {
+				t.Fatal(err)
+			}
+		case "opened again":
+			b.reopen(t, testOptions())
+		case "folded by another program":
+			if _, err := b.db.write.Exec("PRAGMA user_version = 1"); err != nil {
+				t.Fatal(err)
+			}
+			b.reopen(t, testOptions())
+		}
+		if !b.Revoked(cert) {
+			t.Errorf("%s: the revocation beside one that cannot be read does not count", step)
+		}
+		unread, err := b.Unread(ctx)
+		if err != nil || len(unread) != len(drafts) {
+			t.Errorf("%s: alarms for %d records, want %d: %q %v", step, len(unread), len(drafts), unread, err)
+		}
+		name := "after-" + strings.ReplaceAll(step, " ", "-")
+		b.sign(t, name)
+		if err := b.Revoke(ctx, mustName(t, name)); err != nil || !b.Revoked(b.certificate(t, name)) {
+			t.Errorf("%s: what comes behind does not count: %v", step, err)
+		}
+		if _, err := b.lists(ctx); err != nil {
+			t.Errorf("%s: no list can be signed: %v", step, err)
+		}
+	}
+}

@@ -22,7 +22,7 @@ import (
 
 const (
 	projectionName    = "ca.db"
-	projectionVersion = 3 // raise it with every change of the schema or of the fold
+	projectionVersion = 4 // raise it with every change of the schema or of the fold
 )
 
 const projectionSchema = `
@@ -105,6 +105,16 @@ CREATE TABLE ancestor (
 	number TEXT NOT NULL,                 -- CRL number, hex, padded so that text order is number order
 	crl    BLOB NOT NULL,
 	sum INTEGER NOT NULL AS (troupe_sum(key, number, crl)) STORED
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE unread (                     -- records that cannot be folded, for an alarm
+	origin TEXT NOT NULL,
+	number INTEGER NOT NULL,
+	kind   TEXT NOT NULL,
+	key    TEXT NOT NULL,
+	why    TEXT NOT NULL,
+	sum INTEGER NOT NULL AS (troupe_sum(origin, number, kind, key, why)) STORED,
+	PRIMARY KEY (origin, number)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE latest (
@@ -253,8 +263,8 @@ func (p *projection) followOne(ctx context.Context, origin journal.Origin, learn
 
 	f := &fold{tx: tx, log: p.log, self: p.j.Origin()}
 	for _, r := range records {
-		if err := f.apply(ctx, r); err != nil {
-			return false, fmt.Errorf("record %d (%s of %s): %w", r.Number, r.Kind, r.Key, err)
+		if err := f.take(ctx, r); err != nil {
+			return false, err
 		}
 	}
 	if err := f.finish(ctx, origin, end); err != nil {

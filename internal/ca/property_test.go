@@ -77,7 +77,7 @@ func (m material) draw(t *rapid.T, at journal.Time, by journal.Origin) journal.R
 	var body any
 	switch r.Kind {
 	case kindSetup:
-		body = setupRecord{Key: fmt.Sprint(i)}
+		body = setupRecord{Key: fmt.Sprint(i), Bundle: string(certificatePEM(m.certs[i]))}
 	case kindRequest: // its id is random: there is one record for each
 		body = requestRecord{ID: fmt.Sprint(id(i), at, by), Certname: m.names[i], DER: m.requests[i]}
 		if rapid.Bool().Draw(t, "known id") && by == "a" && at == journal.Time(i+1) {
