@@ -3,6 +3,8 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -40,16 +42,22 @@ func (w *Writer) BeginTx(ctx context.Context, o *sql.TxOptions) (*Tx, error) {
 	return &Tx{Tx: tx, w: w, ready: map[string]*sql.Stmt{}}, nil
 }
 
-// keep parses what earlier transactions said. What cannot be parsed now is no matter yet: who says it again hears why.
+// keep parses what earlier transactions said. What cannot be parsed now is no matter yet: who says it again hears why. It waits for the
+// connection without the lock, since who has the connection needs the lock.
 func (w *Writer) keep(ctx context.Context) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for text := range w.wanted {
-		if stmt, err := w.PrepareContext(ctx, text); err == nil { //nolint:sqlclosecheck // Close of the database closes it
-			w.kept[text] = stmt
-		}
-	}
+	texts := slices.Collect(maps.Keys(w.wanted))
 	clear(w.wanted)
+	w.mu.Unlock()
+	for _, text := range texts {
+		stmt, err := w.PrepareContext(ctx, text) //nolint:sqlclosecheck // Close of the database closes it
+		if err != nil {
+			continue
+		}
+		w.mu.Lock()
+		w.kept[text] = stmt
+		w.mu.Unlock()
+	}
 }
 
 // statement returns a statement that is kept; nil when it is not.

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -132,4 +133,26 @@ func TestAConnectionKeepsLittleOfItsFile(t *testing.T) {
 	if err := w.QueryRow("PRAGMA cache_size").Scan(&kept); err != nil || kept != -1024 {
 		t.Errorf("cache_size is %d, want -1024, in KiB, for each of the many connections of a member: %v", kept, err)
 	}
+}
+
+func TestWritersWaitForEachOtherAndNotForever(t *testing.T) {
+	w := writer(t)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for k := range 50 {
+				if err := transaction(t, w, func(tx *Tx) error {
+					for n := range 3 {
+						if _, err := tx.ExecContext(t.Context(), fmt.Sprintf("INSERT INTO words VALUES (?, %d)", (i+k+n)%40), fmt.Sprint(i, " ", k, " ", n)); err != nil {
+							return err
+						}
+					}
+					return nil
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
