@@ -39,7 +39,7 @@ func (id Identity) Trusted() puppet.Trusted {
 const (
 	arcRegistered = "1.3.6.1.4.1.34380.1.1."
 	arcPrivate    = "1.3.6.1.4.1.34380.1.2."
-	arcAuth       = "1.3.6.1.4.1.34380.1.3."
+	arcAuth       = puppet.ArcAuth
 )
 
 // Extensions returns the extensions of a certificate that Puppet knows about: by

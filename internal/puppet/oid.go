@@ -47,6 +47,9 @@ func puppetOIDs() []oidName {
 	}
 }
 
+// ArcAuth begins the OIDs of Puppet's authorization extensions, such as pp_cli_auth.
+const ArcAuth = "1.3.6.1.4.1.34380.1.3."
+
 // OIDName returns the short name of a registered extension.
 func OIDName(oid string) (short string, ok bool) {
 	for _, o := range puppetOIDs() {

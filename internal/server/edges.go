@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -12,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,6 +162,10 @@ func (m *member) asAgent(r *http.Request) (*http.Request, error) {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("certificate of the client: %w", err)
+		}
+		// Certificates are no secret: an edge in wrong hands could bring anybody's. What an operator's certificate may do is not worth that.
+		if slices.ContainsFunc(cert.Extensions, func(x pkix.Extension) bool { return strings.HasPrefix(x.Id.String(), puppet.ArcAuth) }) {
+			return nil, fmt.Errorf("the certificate of %q has an authorization extension, such as pp_cli_auth, which counts only at a member itself: connect to one, not to an edge", cert.Subject.CommonName)
 		}
 		certs = []*x509.Certificate{cert}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"testing"
 	"time"
 
@@ -52,6 +53,19 @@ func TestNoRunFailsWhileMembersDieBehindAnEdge(t *testing.T) {
 		a.Run().want(t, 2, "first run through the edge")
 		wantSite(t, a, "hello")
 		a.Run().want(t, 0, "second run through the edge")
+	}
+
+	// An operator's certificate counts at a member, not through an edge: whoever steals an edge could bring it.
+	admin := east.Generate("admin.example.test", "--ca-client")
+	for addr, want := range map[string]int{east.Addr: http.StatusOK, edge.Addr: http.StatusForbidden} {
+		answer, err := east.Client(admin).Get("https://" + addr + "/puppet-ca/v1/certificate_statuses/all")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != want {
+			t.Errorf("%s answers an operator %s, want %d", addr, answer.Status, want)
+		}
 	}
 
 	fleet := fleetAt(t, edge.Addr, 12, "fake")
