@@ -34,9 +34,6 @@ type template struct {
 	group   sync.WaitGroup
 }
 
-// bootLimit is how long loading Puppet may take; 0.2 s is usual.
-const bootLimit = time.Minute
-
 // startFirst tries the interpreters in turn. Only here is a library that cannot
 // be loaded the operator's mistake rather than a passing trouble.
 func (p *Pool) startFirst(ctx context.Context, l launch) (*template, error) {
@@ -138,9 +135,12 @@ func (p *Pool) startTemplate(ctx context.Context, interpreter string, l launch) 
 		}
 	})
 
-	boot, cancel := context.WithTimeout(ctx, bootLimit)
-	defer cancel()
+	boot, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { watchBoot(boot, func() (time.Duration, error) { return cpuTime(t.process.Pid) }, cancel) })
 	e, err := t.control.await(boot)
+	cancel(nil)
+	watching.Wait()
 	switch {
 	case err == nil && e.Event == "ready":
 		t.versions, t.compiled = Versions{Puppet: e.Puppet, Ruby: e.Ruby}, e.Compiled
@@ -149,6 +149,9 @@ func (p *Pool) startTemplate(ctx context.Context, interpreter string, l launch) 
 		err = errors.New(e.Error)
 	}
 	t.stop(p.o.Log)
+	if slow, ok := errors.AsType[*slowError](err); ok {
+		return nil, fmt.Errorf("ruby %s does not come to an end with loading the Puppet library: %w", interpreter, slow)
+	}
 	return nil, fmt.Errorf("ruby %s cannot load the Puppet library: %w; install the package puppet-agent (version 7 or newer), "+
 		"or name in the configuration the interpreter and the folder that holds puppet.rb", interpreter, err)
 }
