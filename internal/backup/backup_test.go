@@ -332,3 +332,16 @@ func (f fullPlace) Create(ctx context.Context, name string, r io.Reader) error {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestModulesOutsideOfEnvironmentsAreToldAsLeftOut(t *testing.T) {
+	b := newBench(t, t.TempDir()).live()
+	shared, empty := filepath.Join(t.TempDir(), "modules"), t.TempDir()
+	for _, module := range []string{"stdlib", "ntp"} {
+		b.must(os.MkdirAll(filepath.Join(shared, module, "manifests"), 0o755))
+	}
+	b.Outside = []string{shared, empty, filepath.Join(empty, "none")}
+	got := b.mustBackUp(place(t)).Summary.LeftOut
+	if len(got) != 1 || !strings.Contains(got[0], "2 modules in "+shared) {
+		t.Errorf("left out: %q", got)
+	}
+}

@@ -45,6 +45,7 @@ type Member struct {
 	Cluster   *cluster.Cluster
 	Store     *store.DB
 	Code      *code.Repo
+	Outside   []string // folders of modules that belong to no environment: they are told as left out
 
 	Busy chan struct{} // holds one token while a backup is made; shared by copies
 }
@@ -228,6 +229,15 @@ func (m Member) damaged(out *writer, h journal.Head, err error) error {
 
 // writeCode writes each environment as it is served now. One that cannot be read must not keep the rest from being backed up.
 func (m Member) writeCode(ctx context.Context, out *writer) error {
+	for _, dir := range m.Outside {
+		modules, err := os.ReadDir(dir)
+		if err == nil && len(modules) > 0 {
+			out.leaveOut("%d modules in %s, which belongs to no environment (basemodulepath): keep a copy of this folder", len(modules), dir)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			out.leaveOut("modules in %s, which belongs to no environment (basemodulepath) and cannot be read: %v", dir, err)
+		}
+	}
 	all, err := m.Code.Environments(ctx)
 	if err != nil {
 		return fmt.Errorf("list environments: %w", err)

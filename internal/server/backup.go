@@ -27,7 +27,7 @@ func (m *member) backupMember() backup.Member {
 	cfg := m.cfg.Load()
 	b := backup.Member{
 		Name: cfg.Certname, Site: cfg.Site, Version: m.o.Version, Data: cfg.Data,
-		Journal: m.journal, Authority: m.authority, Cluster: m.cluster, Store: m.store, Code: m.code, Busy: m.backing,
+		Journal: m.journal, Authority: m.authority, Cluster: m.cluster, Store: m.store, Code: m.code, Busy: m.backing, Outside: cfg.BaseModulePath,
 	}
 	for _, one := range m.cluster.Members() {
 		if one.Self {
