@@ -169,6 +169,7 @@ func (th *theatre) open(change func(*config.Edge)) {
 	}
 	text, err := yaml.Marshal(conf)
 	check(t, err)
+	th.file("edge.yaml", text)
 	conf, err = config.ParseEdge("test.yaml", text)
 	check(t, err)
 	th.start(conf)
@@ -552,4 +553,58 @@ func TestEdgesShareWhoSticksToWhom(t *testing.T) {
 	if table(second) != table(first) {
 		t.Errorf("the table is %s", table(second))
 	}
+}
+
+func TestAnEdgeIsNotStartedTwiceAndIsTakenOver(t *testing.T) {
+	th := openTheatre(t, 1, func(c *config.Edge) { c.Listeners[0].Listen = freeAddress(t) })
+	text, err := os.ReadFile(filepath.Join(th.dir, "edge.yaml"))
+	check(t, err)
+	conf, err := config.ParseEdge("edge.yaml", text)
+	check(t, err)
+	if err := Run(t.Context(), conf, Options{}); err == nil || !strings.Contains(err.Error(), "--takeover") {
+		t.Errorf("a second edge: %v", err)
+	}
+	// Requests under way at the old edge are finished there, new ones are taken by the new one.
+	begun, finish := make(chan struct{}), make(chan struct{})
+	th.servers[0].does(func(w http.ResponseWriter, _ *http.Request) {
+		close(begun)
+		<-finish
+		fmt.Fprint(w, "late")
+	})
+	old := make(chan reply, 1)
+	go func() {
+		r, err := th.ask(th.agent("web1.example.com"), "POST", "/puppet/v3/catalog/web1.example.com", "facts")
+		if err != nil {
+			t.Error(err)
+		}
+		old <- r
+	}()
+	<-begun
+	conf, err = config.ParseEdge("edge.yaml", text)
+	check(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, conf, Options{Log: telemetry.NewLogger(t.Output(), nil, false), Version: "new", Takeover: true})
+	}()
+	th.wait("the new edge answers", func() bool {
+		client, err := Dial(t.Context(), th.dir)
+		if err != nil {
+			return false
+		}
+		s, err := client.Status(t.Context())
+		return err == nil && s.Version == "new" && s.Serving
+	})
+	th.servers[0].does(echo("p0"))
+	if r := th.must(th.agent("web2.example.com"), "GET", "/puppet/v3/node/web2.example.com", ""); r.status != http.StatusOK {
+		t.Errorf("at the new edge: %d %s", r.status, r.body)
+	}
+	close(finish)
+	if r := <-old; r.body != "late" {
+		t.Errorf("at the old edge: %d %q", r.status, r.body)
+	}
+	th.stop() // has ended by itself
+	th.stop = nil
+	cancel()
+	check(t, <-ended)
 }

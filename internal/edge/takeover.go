@@ -38,6 +38,11 @@ func (e *Edge) bind(ctx context.Context) (all []net.Listener, inherited bool, er
 			return nil, false, fmt.Errorf("take over from the running edge: %w", err)
 		}
 	}
+	if !e.o.Takeover {
+		if _, err := Dial(ctx, e.conf.Data); err == nil {
+			return nil, false, fault.New(fault.Conflict, "an edge is running with data folder %s: stop it, or take over from it with troupe edge run --takeover", e.conf.Data)
+		}
+	}
 	for _, c := range e.conf.Listeners {
 		l, err := listen(ctx, c.Listen)
 		if err != nil {
