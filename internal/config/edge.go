@@ -269,8 +269,13 @@ func (d *Duration) UnmarshalYAML(text []byte) error {
 	return err
 }
 
-// MarshalYAML writes it.
-func (d Duration) MarshalYAML() ([]byte, error) { return []byte(FormatDuration(time.Duration(d))), nil }
+// MarshalYAML writes it, so that it can be read again: without a fraction.
+func (d Duration) MarshalYAML() ([]byte, error) {
+	if whole := time.Duration(d); whole%time.Second != 0 {
+		return []byte(strconv.FormatInt(whole.Milliseconds(), 10) + "ms"), nil
+	}
+	return []byte(FormatDuration(time.Duration(d))), nil
+}
 
 // Or is the time, or another when none was said.
 func (d Duration) Or(other time.Duration) time.Duration {

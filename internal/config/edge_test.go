@@ -22,7 +22,7 @@ pools:
     stick: source
     stick_expire: 15m
     overflow: {pool: fast, above: 1}
-    check: {type: https, path: /production/status/koko, interval: 2s, rise: 2}
+    check: {type: https, path: /production/status/koko, interval: 2s, timeout: 1500ms, rise: 2}
     servers:
       - {name: p0, address: "p0.example.com:8140", weight: 50, max_connections: 12, backup: true}
   fast:
