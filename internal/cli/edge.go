@@ -25,7 +25,7 @@ const defaultEdgeConfig = "/etc/troupe/edge.yaml"
 
 func newEdge(c *common) *cobra.Command {
 	return group("edge", "What agents connect to: balancing, health, runs",
-		newEdgeRun(c), newEdgeJoin(c), newEdgeCheck(c), newEdgeStatus(c), newEdgeBackends(c), newEdgeRuns(c), newEdgeSessions(c), newEdgeTable(c), newEdgeExplain(c),
+		newEdgeRun(c), newEdgeJoin(c), newEdgeCheck(c), newEdgeStatus(c), newEdgeBackends(c), newEdgeRuns(c), newEdgeSessions(c), newEdgeTable(c), newEdgeExplain(c), newEdgeImport(c),
 		newEdgeMode(c, "ready", "Send requests to a server again, or to this edge"),
 		newEdgeMode(c, "drain", "Send no new run to a server, or to this edge; what runs may end"),
 		newEdgeMode(c, "maint", "Send nothing to a server and do not check it"),
