@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"troupe/internal/edge/health"
@@ -63,6 +64,7 @@ var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Te", "T
 
 // attempt asks one server that was not tried yet. With an error that is not one of balancing, the server that failed is returned.
 func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
+	x.sent = new(atomic.Bool)
 	lease, err := e.acquire(x.request.Context(), x, tried)
 	if err != nil {
 		return nil, nil, err
@@ -111,7 +113,8 @@ func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 func (e *Edge) ask(ctx context.Context, s *server, x *exchange) (*answer, error) {
 	heard := e.suspect(ctx, s.id)
 	defer heard()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { x.sent = true }, GotFirstResponseByte: heard})
+	sent := x.sent // an earlier attempt may still be told to end
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }, GotFirstResponseByte: heard})
 	r, err := forwarded(ctx, s, x)
 	if err != nil {
 		return nil, err

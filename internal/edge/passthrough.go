@@ -117,42 +117,63 @@ func (e *Edge) through(ctx context.Context, client net.Conn, read []byte, p *poo
 		slog.Int64("bytes_up", s.up.Load()), slog.Int64("bytes_down", s.down.Load()), slog.String("ended", why))
 }
 
-// reach connects to a server; one that does not take the connection is left for another.
-func (e *Edge) reach(ctx context.Context, p *pool, source string) (*net.TCPConn, *server, *balance.Lease, error) {
+// reachMost is how long a connection is kept for a server to come back. Agents with a list of servers try the next one only when this
+// one is closed, so it is short.
+const reachMost = 5 * time.Second
+
+// reach connects to a server; one that does not take the connection is left for another, and when there is none, asked again.
+func (e *Edge) reach(ctx context.Context, first *pool, source string) (*net.TCPConn, *server, *balance.Lease, error) {
 	var tried []string
-	p = p.orOverflow()
-	for {
-		lease, err := p.Acquire(ctx, balance.Ask{Key: source, Exclude: tried})
-		if err != nil {
+	for until := time.Now().Add(reachMost); ; {
+		conn, way, lease, err := e.connect(ctx, first.orOverflow(), balance.Ask{Key: source, Exclude: tried})
+		if err == nil {
+			return conn, way, lease, nil
+		}
+		if way != nil {
+			tried = append(tried, way.name)
+		}
+		if ctx.Err() != nil || errors.Is(err, balance.ErrQueueFull) || time.Now().After(until) {
 			return nil, nil, nil, err
 		}
-		way := p.server(lease.Server().Name)
-		if way == nil {
-			lease.Done(0, false)
-			tried = append(tried, lease.Server().Name)
+		if way != nil && len(tried) <= e.runConf.replays {
 			continue
 		}
-		began := time.Now()
-		conn, err := (&net.Dialer{Timeout: p.conf.Connect.Or(connectMost)}).DialContext(ctx, "tcp", way.address)
-		if err == nil {
-			tcp, ok := conn.(*net.TCPConn)
-			if !ok {
-				lease.Done(0, false)
-				return nil, nil, nil, errors.New("no TCP connection")
-			}
-			e.judge.Observe(way.id, health.Outcome{OK: true, Layer: 4, Took: time.Since(began)})
-			return tcp, way, lease, nil
-		}
-		lease.Done(0, false)
-		if ctx.Err() != nil {
+		tried = nil
+		select {
+		case <-ctx.Done():
 			return nil, nil, nil, err
-		}
-		e.judge.Observe(way.id, health.Outcome{Layer: 4, Took: time.Since(began), Err: err.Error()})
-		tried = append(tried, way.name)
-		if len(tried) > e.runConf.replays+1 {
-			return nil, nil, nil, err
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// connect connects to one server. With an error, it returns the server that failed, if one did.
+func (e *Edge) connect(ctx context.Context, p *pool, ask balance.Ask) (*net.TCPConn, *server, *balance.Lease, error) {
+	lease, err := p.Acquire(ctx, ask)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	way := p.server(lease.Server().Name)
+	if way == nil { // removed meanwhile
+		lease.Done(0, false)
+		return nil, &server{name: lease.Server().Name}, nil, errWentDown
+	}
+	began := time.Now()
+	conn, err := (&net.Dialer{Timeout: p.conf.Connect.Or(connectMost)}).DialContext(ctx, "tcp", way.address)
+	if err == nil {
+		tcp, ok := conn.(*net.TCPConn)
+		if !ok {
+			lease.Done(0, false)
+			return nil, nil, nil, errors.New("no TCP connection")
+		}
+		e.judge.Observe(way.id, health.Outcome{OK: true, Layer: 4, Took: time.Since(began)})
+		return tcp, way, lease, nil
+	}
+	lease.Done(0, false)
+	if ctx.Err() == nil {
+		e.judge.Observe(way.id, health.Outcome{Layer: 4, Took: time.Since(began), Err: err.Error()})
+	}
+	return nil, way, nil, err
 }
 
 // carry copies both ways. It is over when both sides have said their last, or when one fails.

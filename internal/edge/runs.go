@@ -120,6 +120,7 @@ type outcome struct {
 	environment  string
 	status       int
 	refused      bool
+	cut          bool // the agent did not get all of the answer
 	replays      int
 	compiled     time.Duration
 	ends         bool

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"troupe/internal/config"
@@ -43,8 +44,8 @@ type exchange struct {
 	fresh       bool // the run begins with it
 	pool        *pool
 	body        *held
-	codeID      string // of the run
-	sent        bool   // a server may have taken it
+	codeID      string       // of the run
+	sent        *atomic.Bool // the server of this attempt may have taken it
 }
 
 // headers that only an edge may say something in: identity, and what edges and members tell each other.
@@ -83,6 +84,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.metrics.request(x.verb.name, o.status, took)
 	e.log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("client", client), slog.String("verb", x.verb.name), slog.String("path", clip(r.URL.Path)),
 		slog.Int("status", o.status), slog.String("server", o.server), slog.Int("replays", o.replays), slog.Duration(telemetry.KeyDuration, took))
+	if o.cut {
+		panic(http.ErrAbortHandler) // who still listens must see that the answer is not whole
+	}
 }
 
 // exchange brings the request to a server, to another one if that dies, and the answer back.
@@ -108,8 +112,9 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 		return answerText(w, o, http.StatusInternalServerError, why)
 	}
 	var tried []string
+	deaths := 0           // of servers that had it
 	wanted := time.Second // until the agent tries again
-	for {
+	for began, pause := time.Now(), 250*time.Millisecond; ; {
 		a, s, err := e.attempt(x, tried)
 		if s != nil {
 			o.pool, o.server = x.pool.name, s.name
@@ -117,12 +122,12 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 		if err == nil {
 			o.status, o.codeID, o.compiled = a.status, a.codeID, a.compiled
 			e.poison.survived(x)
-			f.pass(w, x, a)
+			o.cut = !f.pass(w, x, a)
 			return o
 		}
 		switch {
 		case x.request.Context().Err() != nil:
-			o.status = 499 // the agent went away; nobody hears this
+			o.status, o.cut = 499, true // the agent went away
 			return o
 		case s == nil: // balancing has none
 			wait := 3 * time.Second // with no server, until one is back
@@ -136,15 +141,24 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 		if there, ok := errors.AsType[*busyError](err); ok {
 			wanted = max(wanted, there.after)
 		}
-		died := x.sent && !errors.Is(err, errBusyThere)
+		died := x.sent.Load() && !errors.Is(err, errBusyThere)
+		if died {
+			deaths++
+		}
+		if !died && !x.obeys && time.Since(began) < oldAgentMost { // nobody took it: that costs nothing but time
+			select {
+			case <-x.request.Context().Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, 2*time.Second)
+			continue
+		}
 		if died && !x.verb.replay {
 			e.log.Warn("a request was lost with its server, and must not be sent again", "verb", x.verb.name, "client", x.client, "server", s.id, telemetry.KeyErr, err)
 			return answerText(w, o, http.StatusInternalServerError, "The server went away while it worked on this request, which may have been done. Look before you ask again.")
 		}
 		if o.replays >= e.runConf.replays || !e.budget.take() {
-			if died {
-				e.poison.died(x, o.replays+1)
-			}
+			e.poison.died(x, deaths)
 			return e.turnAway(w, o, x, e.spread(x, wanted), "servers failed: "+err.Error())
 		}
 		o.replays++
@@ -193,8 +207,8 @@ func ruleFits(rule config.EdgeRule, source netip.Addr, known bool, x *exchange) 
 	})
 }
 
-// pass gives the answer of a server to the agent.
-func (f *front) pass(w http.ResponseWriter, x *exchange, a *answer) {
+// pass gives the answer of a server to the agent, and tells whether it got all of it.
+func (f *front) pass(w http.ResponseWriter, x *exchange, a *answer) bool {
 	defer a.close()
 	h := w.Header()
 	maps.Copy(h, a.header)
@@ -209,21 +223,24 @@ func (f *front) pass(w http.ResponseWriter, x *exchange, a *answer) {
 	}
 	w.WriteHeader(a.status)
 	if x.request.Method == http.MethodHead {
-		return
+		return true
 	}
-	if _, err := io.Copy(w, a.reader()); err != nil {
+	_, err := io.Copy(w, a.reader())
+	if err != nil {
 		if a.rest != nil && x.request.Context().Err() == nil {
 			f.edge.log.Warn("an answer too large to be held was cut with its server", "path", clip(x.request.URL.Path), "client", x.client, telemetry.KeyErr, err, "remedy", "raise runs.max_answer")
 		}
-		panic(http.ErrAbortHandler) // the agent must see that it is not whole
 	}
+	return err == nil
 }
 
-// turnAway sends an agent away for a while. One that does not know Retry-After has waited already.
+// turnAway sends an agent away for a while. One that does not obey Retry-After has waited already.
 func (e *Edge) turnAway(w http.ResponseWriter, o outcome, x *exchange, wait time.Duration, why string) outcome {
 	wait = min(max(wait, time.Second), e.runConf.maxRetryAfter).Round(time.Second)
 	e.metrics.refused.WithLabelValues(x.verb.name).Inc()
-	w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
+	if x.obeys || x.request.Header.Get("X-Puppet-Version") == "" { // other agents would sleep and then fail
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
+	}
 	w.Header().Set("Connection", "close")
 	o.refused = true
 	e.log.Debug("sent away", "client", x.client, "verb", x.verb.name, "wait", wait, "why", why)
@@ -265,7 +282,8 @@ const newRun = 1
 
 // acquire takes a place at a server of the pool. An agent that does not know Retry-After waits for as long as it would for an answer.
 func (e *Edge) acquire(ctx context.Context, x *exchange, tried []string) (*balance.Lease, error) {
-	ask := balance.Ask{Key: x.client, Environment: x.environment, Exclude: tried, Cost: 20 * time.Millisecond, Patient: !x.obeys}
+	ask := balance.Ask{Key: x.client, Environment: x.environment, Exclude: tried, Cost: 20 * time.Millisecond}
+	ask.Patient = !x.obeys && len(tried) == 0 // none but those that failed it: then these are asked again
 	if x.verb.name == "catalog" {
 		ask.Cost = x.pool.costs.Expect(x.client, x.environment)
 	}
@@ -282,7 +300,7 @@ func (e *Edge) acquire(ctx context.Context, x *exchange, tried []string) (*balan
 		if err == nil || x.obeys || ctx.Err() != nil || time.Now().After(until) {
 			return lease, err
 		}
-		ask.Exclude = nil
+		ask.Exclude, ask.Patient = nil, true
 		if x.pool = x.pool.orOverflow(); !errors.Is(err, balance.ErrNoServer) {
 			continue // it has waited its time in the queue
 		}

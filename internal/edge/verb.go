@@ -2,8 +2,9 @@ package edge
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
+
+	"troupe/internal/puppet"
 )
 
 // This file says what a request of an agent means for an edge: whether a run may begin with it, and whether it may be sent again.
@@ -66,8 +67,8 @@ func puppetVerb(method, version, what string, reads bool) verb {
 	return v
 }
 
-// obeysRetryAfter tells whether an agent waits when it is told so: since 5.3.0, and since 5.3.1 as puppetserver relies on it.
-// Whoever does not say its version is taken for a tool that does not.
+// obeysRetryAfter tells whether an agent waits when it is told so and then goes on: some versions do not know Retry-After, others
+// sleep and then fail. Whoever does not say its version is taken for a tool that does not.
 func obeysRetryAfter(r *http.Request) bool {
 	version := r.Header.Get("X-Puppet-Version")
 	if version == "" {
@@ -77,25 +78,7 @@ func obeysRetryAfter(r *http.Request) bool {
 		}
 		version, _, _ = strings.Cut(rest, " ")
 	}
-	numbers := [3]int{}
-	for i, part := range strings.SplitN(version, ".", 4) {
-		if i == len(numbers) {
-			break
-		}
-		digits := len(part) - len(strings.TrimLeft(part, "0123456789"))
-		n, err := strconv.Atoi(part[:digits])
-		if err != nil {
-			return false
-		}
-		numbers[i] = n
-	}
-	least := [3]int{5, 3, 1}
-	for i := range numbers {
-		if numbers[i] != least[i] {
-			return numbers[i] > least[i]
-		}
-	}
-	return true
+	return puppet.ObeysRetryAfter(version)
 }
 
 // environmentOf is the environment that a request names; "" for one that names none.
