@@ -54,6 +54,10 @@ herd: packages ## 2,000 agents at once, 15 min (NODES=300)
 	@sh tools/packages.sh puppet-module-puppetlabs-apache
 	$(BENCH) -timeout=40m -run '^TestHerd$$' ./bench
 
+bench-edge: packages ## an edge beside the real HAProxy: failed runs, latency, CPU, handshakes, 15 min (SHORT=1: a trial; DURATION=5m: of each front's failed runs)
+	@sh tools/packages.sh haproxy
+	$(BENCH) -timeout=60m -run '^TestEdge$$' ./bench
+
 check: ## formatting, vet, lint, tidy
 	go vet $(PKGS)
 	go tool $(GOFLAGS_LINT) golangci-lint run $(PKGS)
@@ -75,4 +79,4 @@ chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
 chroots-all:
 	@sh tools/chroots/make.sh bullseye trixie forky
 
-.PHONY: help build demo test long faults parity fuzz bench growth soak herd check fmt dead packages chroots chroots-all
+.PHONY: help build demo test long faults parity fuzz bench growth soak herd bench-edge check fmt dead packages chroots chroots-all
