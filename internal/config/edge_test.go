@@ -1,6 +1,8 @@
 package config
 
 import (
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -81,5 +83,86 @@ func TestAnEdgeWithoutAFileServesTheMembers(t *testing.T) {
 	}
 	if len(e.Listeners) != 1 || e.Listeners[0].Pool != "members" || !e.Pools["members"].Members || !e.Terminates() {
 		t.Errorf("%+v", e)
+	}
+}
+
+// unwritten are settings that the example leaves out, with the reason.
+var unwritten = map[string]string{
+	"pools.*.srv": "edges do not follow SRV records yet",
+}
+
+func TestTheEdgesExampleIsGoodAndNamesEverySetting(t *testing.T) {
+	const example = "../../docs/edge.example.yaml"
+	e, err := LoadEdge(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if time.Duration(e.BGP.Neighbors[0].BFD.Interval) != 300*time.Millisecond || !*e.Pools["old"].Check.Verify || int64(e.Runs.Disk) != 4<<30 {
+		t.Errorf("values of the example: %+v", e)
+	}
+	src, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written any
+	if err := yaml.Unmarshal(src, &written); err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]bool{}
+	keysOf("", written, said)
+	n := 0
+	settingsOf("", reflect.TypeFor[Edge](), func(key string) {
+		n++
+		if !said[key] && unwritten[key] == "" {
+			t.Errorf("the example does not say %s", key)
+		}
+	})
+	if n < 120 {
+		t.Errorf("only %d settings were looked for", n)
+	}
+	for key := range unwritten {
+		if said[key] {
+			t.Errorf("the example says %s: take it out of unwritten", key)
+		}
+	}
+}
+
+// keysOf notes each key of a YAML text; * stands for an element of a list, and for a name that an operator chooses.
+func keysOf(at string, value any, said map[string]bool) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, below := range v {
+			for _, k := range []string{key, "*"} {
+				said[at+k] = true
+				keysOf(at+k+".", below, said)
+			}
+		}
+	case []any:
+		for _, below := range v {
+			keysOf(at, below, said)
+		}
+	}
+}
+
+// settingsOf calls fn for each setting of a structure and of those below it.
+func settingsOf(at string, t reflect.Type, fn func(key string)) {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		settingsOf(at, t.Elem(), fn)
+	case reflect.Map:
+		settingsOf(at+"*.", t.Elem(), fn)
+	case reflect.Struct:
+		for field := range t.Fields() {
+			key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+			if key == "" {
+				return // an address or a network
+			}
+			fn(at + key)
+			if field.Type == reflect.TypeFor[*EdgeCheck]() {
+				continue // the pool's says it all
+			}
+			settingsOf(at+key+".", field.Type, fn)
+		}
+	default:
 	}
 }

@@ -106,7 +106,7 @@ func (b *builder) verifyOf(s *server, c *config.EdgeCheck) {
 		b.global.verifyLine.note(Mapped, "check.verify: false")
 	case s.verify == "" && s.value("ca-file") == "" && !s.is("ssl"):
 		c.Verify = &no
-		s.line.note(Differs, "check.verify: false, since no ca-file is named; HAProxy wants one, or verify none")
+		s.line.note(Mapped, "check.verify: false, since no ca-file is named")
 	}
 }
 

@@ -53,7 +53,7 @@ var unmappedServer = map[string]struct {
 	args int
 	why  string
 }{
-	"cookie": {1, "agents keep no cookies: use stick"}, "crl-file": {1, "no revocation list of servers' certificates but tls.crl"}, "agent-send": {1, "an agent-check is asked without words"}, "track": {1, "each server is checked by itself"},
+	"cookie": {1, "agents keep no cookies: use stick"}, "crl-file": {1, "no revocation list of servers' certificates but tls.crl"}, "agent-send": {1, "an agent-check is asked without words"},
 	"source": {1, "connections come from an address that the kernel chooses"}, "usesrc": {1, "connections come from the edge's own address"}, "interface": {1, "connections leave as the kernel routes them"}, "redir": {1, "agents follow no redirects of an edge"},
 	"namespace": {1, "an edge stays in its own network namespace"}, "socks4": {1, "no SOCKS"}, "check-via-socks4": {0, "no SOCKS"}, "non-stick": {0, "every server takes part in stick"}, "proxy-v2-options": {1, "a PROXY header has addresses alone"},
 	"send-proxy-v2-ssl": {0, "a PROXY header has addresses alone"}, "send-proxy-v2-ssl-cn": {0, "a PROXY header has addresses alone"}, "set-proxy-v2-tlv-fmt": {1, "a PROXY header has addresses alone"},
@@ -71,6 +71,12 @@ func (r *reader) readOptions(s *server, words []string, line *Line) {
 		if i+args >= len(words) {
 			r.fail(line, "%s needs a value", clip(word))
 			return
+		}
+		if word == "track" { // its state is another one's, which an edge finds out for itself
+			s.flags["check"] = true
+			line.note(Differs, "track: each server is checked by itself")
+			i += args
+			continue
 		}
 		switch kind {
 		case Mapped:
@@ -90,7 +96,7 @@ func arity(word string) (args int, kind State, why string) {
 	if slices.Contains(switches, word) {
 		return 0, Mapped, ""
 	}
-	if slices.Contains(valued, word) || word == "verify" {
+	if slices.Contains(valued, word) || word == "verify" || word == "track" {
 		return 1, Mapped, ""
 	}
 	if o, ok := unneededServer[word]; ok {
