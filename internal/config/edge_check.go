@@ -160,7 +160,7 @@ func (e *Edge) checkPool(p *edgeProblems, name string, pool *EdgePool) {
 	if sources != 1 {
 		p.add("%s: says one of members: true, servers, and srv", key)
 	}
-	p.oneOf(key+": balance", pool.Balance, "round-robin", "least-connections", "random", "least-work", "hash")
+	p.oneOf(key+": balance", pool.Balance, "round-robin", "least-connections", "random", "least-work", "hash", "first")
 	p.oneOf(key+": hash_by", pool.HashBy, "environment", "certname", "source")
 	p.oneOf(key+": stick", pool.Stick, "certname", "source")
 	p.oneOf(key+": send_proxy", pool.SendProxy, "v1", "v2")

@@ -51,18 +51,26 @@ func share(client string) float64 {
 type outage struct {
 	ramp time.Duration
 
-	mu    sync.Mutex
-	down  bool
-	since time.Time // when it ended
+	mu     sync.Mutex
+	served bool      // before: the start of an edge is no outage
+	down   time.Time // since when; zero while it serves
+	since  time.Time // when it ended
 }
 
-func (o *outage) note(serving bool, _ string) {
+// outageLeast is how long an outage must be for a herd to gather.
+const outageLeast = 10 * time.Second
+
+func (o *outage) note(serving bool, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !serving {
-		o.down = true
-	} else if o.down {
-		o.down, o.since = false, time.Now()
+	switch {
+	case !serving && o.served && o.down.IsZero():
+		o.down = now
+	case serving:
+		if !o.down.IsZero() && now.Sub(o.down) >= outageLeast {
+			o.since = now
+		}
+		o.served, o.down = true, time.Time{}
 	}
 }
 

@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -121,6 +123,9 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	if conf.OwnTLS() {
 		parts = append(parts, stages.Of("certificates", e.watchTrust, 10*time.Second))
 	}
+	if slices.ContainsFunc(slices.Collect(maps.Values(conf.Pools)), func(p config.EdgePool) bool { return p.SRV != "" }) {
+		parts = append(parts, stages.Of("discovery", e.discover, 10*time.Second))
+	}
 	if e.troupe != nil {
 		parts = append(parts, stages.Of("troupe", e.followTroupe, 10*time.Second))
 	}
@@ -149,7 +154,7 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 	e := &Edge{
 		conf: conf, o: o, log: log, registry: prometheus.NewRegistry(), started: time.Now(), notify: stages.NewNotifier(),
 		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
-		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(0)}, replaced: make(chan struct{}),
+		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}),
 	}
 	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e.metrics = newMetrics(e.registry, e)
@@ -212,8 +217,8 @@ func (e *Edge) openPools() error {
 	for name, c := range e.conf.Pools {
 		p := e.pools[name]
 		p.overflow = e.pools[c.Overflow.Pool]
-		if c.Members {
-			continue // they come from the troupe
+		if c.Members || c.SRV != "" {
+			continue // they come from the troupe, or from DNS
 		}
 		if err := p.set(c.Servers, e.foreignTLS(c)); err != nil {
 			return err

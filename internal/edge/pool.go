@@ -314,7 +314,8 @@ func (e *Edge) follow(ctx context.Context) error {
 				}
 			}
 		}
-		e.outage.note(e.serving())
+		serves, _ := e.serving()
+		e.outage.note(serves, time.Now())
 		select {
 		case <-ctx.Done():
 			return nil
