@@ -43,7 +43,14 @@ func spread(client string, wait, most time.Duration) time.Duration {
 func share(client string) float64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(client)) // it cannot fail
-	return float64(h.Sum64()>>11) / (1 << 53)
+	// Names of a fleet differ in a digit, which FNV leaves near the end; the finish of MurmurHash3 brings it everywhere.
+	n := h.Sum64()
+	n ^= n >> 33
+	n *= 0xff51afd7ed558ccd
+	n ^= n >> 33
+	n *= 0xc4ceb9fe1a85ec53
+	n ^= n >> 33
+	return float64(n>>11) / (1 << 53)
 }
 
 // An outage remembers since when servers serve again. For a while after it runs are let in bit by bit: all agents that were sent away or
