@@ -225,11 +225,12 @@ func (b *builder) bind(s setting) (one bound, ok bool) {
 }
 
 // bindValues are options of bind with an argument, apart from those that are looked at.
-var bindValues = []string{
-	"name", "id", "process", "thread", "backlog", "nice", "maxconn", "alpn", "npn", "proto", "ciphers", "ciphersuites", "curves", "ecdhe", "ssl-max-ver", "ssl-min-ver", "ca-ignore-err", "crt-ignore-err",
-	"interface", "namespace", "mss", "tcp-ut", "user", "group", "uid", "gid", "mode", "level", "severity-output", "crt", "crt-list", "ca-file", "ca-verify-file", "crl-file", "verify", "ca-sign-file", "ca-sign-pass", "tls-ticket-keys",
-	"shards", "guid-prefix", "ocsp-update", "quic-cc-algo", "client-sigalgs", "sigalgs", "ca-sign-use-chain", "idle-ping", "ktls",
-}
+var bindValues = strings.Fields(`
+	name id process thread backlog nice maxconn alpn npn proto ciphers ciphersuites curves ecdhe ssl-max-ver
+	ssl-min-ver ca-ignore-err crt-ignore-err interface namespace mss tcp-ut user group uid gid mode level
+	severity-output crt crt-list ca-file ca-verify-file crl-file verify ca-sign-file ca-sign-pass tls-ticket-keys
+	shards guid-prefix ocsp-update quic-cc-algo client-sigalgs sigalgs ca-sign-use-chain idle-ping ktls
+`)
 
 func (b *builder) bindOptions(one *bound, s setting) {
 	l := s.line
@@ -254,8 +255,9 @@ func (b *builder) bindOptions(one *bound, s setting) {
 				"write the balancer's networks in the place of 0.0.0.0/0 and ::/0")
 		case "transparent", "accept-netscaler-cip", "expose-fd":
 			l.note(Unmapped, "%s: there is nothing like it", word)
-		case "v4v6", "v6only", "defer-accept", "tfo", "strict-sni", "no-sslv3", "no-tlsv10", "no-tlsv11", "no-tlsv12", "no-tlsv13", "no-tls-tickets", "prefer-client-ciphers", "allow-0rtt",
-			"force-sslv3", "force-tlsv10", "force-tlsv11", "force-tlsv12", "force-tlsv13", "generate-certificates", "no-ca-names", "no-alpn", "quic-force-retry":
+		case "v4v6", "v6only", "defer-accept", "tfo", "strict-sni", "no-sslv3", "no-tlsv10", "no-tlsv11",
+			"no-tlsv12", "no-tlsv13", "no-tls-tickets", "prefer-client-ciphers", "allow-0rtt", "force-sslv3", "force-tlsv10", "force-tlsv11",
+			"force-tlsv12", "force-tlsv13", "generate-certificates", "no-ca-names", "no-alpn", "quic-force-retry":
 		default:
 			l.note(Unmapped, "%q is not known here, and the rest of the line was not read", clip(word))
 			i = len(s.words)

@@ -60,7 +60,7 @@ func (r *reader) readGlobal(l *Line) {
 	case "lua-load", "lua-load-per-thread", "lua-prepend-path", "ssl-engine", "ssl-provider", "module-load", "51degrees-data-file", "deviceatlas-json-file", "wurfl-data-file":
 		l.note(Unmapped, "an edge has no programs of others in it")
 	default:
-		if why, known := unneededGlobals[strings.TrimPrefix(key, "no-")]; known {
+		if why, known := unneededGlobals.find(strings.TrimPrefix(key, "no-")); known {
 			l.note(Unneeded, "%s", why)
 		} else if strings.HasPrefix(key, "tune.") {
 			l.note(Unneeded, "%s", kernel)

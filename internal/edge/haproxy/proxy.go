@@ -146,9 +146,9 @@ func (r *reader) readProxy(p *proxy, l *Line) {
 	case "http-request", "http-response", "http-after-response":
 		httpRequest(l, rest)
 	default:
-		if why, known := unneededKeywords[key]; known {
+		if why, known := unneededKeywords.find(key); known {
 			l.note(Unneeded, "%s", why)
-		} else if why, known := unmappedKeywords[key]; known {
+		} else if why, known := unmappedKeywords.find(key); known {
 			l.note(Unmapped, "%s", why)
 		} else {
 			l.note(Unmapped, "it is not known here")
@@ -253,9 +253,9 @@ func (r *reader) readOption(p *proxy, l *Line, rest []string, negated bool) {
 		}
 		p.set["option "+name] = setting{rest, l}
 	default:
-		if why, known := unneededOptions[name]; known {
+		if why, known := unneededOptions.find(name); known {
 			l.note(Unneeded, "%s", why)
-		} else if why, known := unmappedOptions[name]; known && !negated {
+		} else if why, known := unmappedOptions.find(name); known && !negated {
 			l.note(Unmapped, "%s", why)
 		} else if negated {
 			l.note(Unneeded, "an edge does not do that")

@@ -34,29 +34,55 @@ var valued = []string{
 // switches are the options without an argument that mean something here.
 var switches = []string{"check", "check-ssl", "ssl", "backup", "disabled", "agent-check", "send-proxy", "send-proxy-v2", "check-send-proxy"}
 
-// unneededServer are the other options: what an edge does anyway, with the number of their arguments.
-var unneededServer = map[string]struct {
-	args int
-	why  string
-}{
-	"resolvers": {1, "names are looked up by the system at each new connection"}, "init-addr": {1, "names are looked up by the system at each new connection"},
-	"resolve-prefer": {1, "all addresses of a name are tried"}, "resolve-net": {1, "all addresses of a name are tried"}, "resolve-opts": {1, "names are looked up by the system at each new connection"},
-	"id": {1, "an edge knows servers by name"}, "guid": {1, "an edge knows servers by name"}, "enabled": {0, "it is in use"}, "stick": {0, ""}, "alpn": {1, byHTTP}, "npn": {1, byHTTP}, "proto": {1, byHTTP}, "check-proto": {1, byHTTP}, "check-alpn": {1, byHTTP}, "ws": {1, byHTTP},
-	"ciphers": {1, "Go's own, with forward secrecy"}, "ciphersuites": {1, "Go's own, with forward secrecy"}, "curves": {1, "Go's own"}, "ssl-min-ver": {1, "TLS 1.2 at least"}, "ssl-max-ver": {1, "TLS 1.2 at least"},
-	"no-sslv3": {0, "TLS 1.2 at least"}, "no-tlsv10": {0, "TLS 1.2 at least"}, "no-tlsv11": {0, "TLS 1.2 at least"}, "no-tls-tickets": {0, kernel}, "no-ssl-reuse": {0, kernel}, "force-tlsv12": {0, "TLS 1.2 at least"}, "force-tlsv13": {0, "TLS 1.2 at least"},
-	"pool-max-conn": {1, byHTTP}, "pool-purge-delay": {1, byHTTP}, "pool-low-conn": {1, byHTTP}, "max-reuse": {1, byHTTP}, "tcp-ut": {1, kernel}, "tfo": {0, kernel}, "log-proto": {1, ownLog}, "on-marked-up": {1, "what runs at a backup may end there; new runs go back at once"},
-	"minconn": {1, "max_connections does not grow with load"}, "log-bufsize": {1, ownLog}, "shard": {1, "edges have no table in common"},
+// Others are options with the number of their arguments and what is said of them.
+type others []struct {
+	args       int
+	why, words string
+}
+
+func (o others) find(word string) (args int, why string, known bool) {
+	for _, one := range o {
+		if slices.Contains(strings.Fields(one.words), word) {
+			return one.args, one.why, true
+		}
+	}
+	return 0, "", false
+}
+
+// unneededServer are what an edge does anyway.
+var unneededServer = others{
+	{1, "names are looked up by the system at each new connection", "resolvers init-addr resolve-opts"},
+	{1, "all addresses of a name are tried", "resolve-prefer resolve-net"},
+	{1, "an edge knows servers by name", "id guid"},
+	{0, "it is in use", "enabled"},
+	{1, byHTTP, "alpn npn proto check-proto check-alpn ws pool-max-conn pool-purge-delay pool-low-conn max-reuse"},
+	{1, "Go's own, with forward secrecy", "ciphers ciphersuites"},
+	{1, "Go's own", "curves"},
+	{1, "TLS 1.2 at least", "ssl-min-ver ssl-max-ver"},
+	{0, "TLS 1.2 at least", "no-sslv3 no-tlsv10 no-tlsv11 force-tlsv12 force-tlsv13"},
+	{0, kernel, "no-tls-tickets no-ssl-reuse tfo"},
+	{1, kernel, "tcp-ut"},
+	{1, ownLog, "log-proto log-bufsize"},
+	{1, "what runs at a backup may end there; new runs go back at once", "on-marked-up"},
+	{1, "max_connections does not grow with load", "minconn"},
+	{1, "edges have no table in common", "shard"},
 }
 
 // unmappedServer are those that an edge cannot do.
-var unmappedServer = map[string]struct {
-	args int
-	why  string
-}{
-	"cookie": {1, "agents keep no cookies: use stick"}, "crl-file": {1, "no revocation list of servers' certificates but tls.crl"}, "agent-send": {1, "an agent-check is asked without words"},
-	"source": {1, "connections come from an address that the kernel chooses"}, "usesrc": {1, "connections come from the edge's own address"}, "interface": {1, "connections leave as the kernel routes them"}, "redir": {1, "agents follow no redirects of an edge"},
-	"namespace": {1, "an edge stays in its own network namespace"}, "socks4": {1, "no SOCKS"}, "check-via-socks4": {0, "no SOCKS"}, "non-stick": {0, "every server takes part in stick"}, "proxy-v2-options": {1, "a PROXY header has addresses alone"},
-	"send-proxy-v2-ssl": {0, "a PROXY header has addresses alone"}, "send-proxy-v2-ssl-cn": {0, "a PROXY header has addresses alone"}, "set-proxy-v2-tlv-fmt": {1, "a PROXY header has addresses alone"},
+var unmappedServer = others{
+	{1, "agents keep no cookies: use stick", "cookie"},
+	{1, "no revocation list of servers' certificates but tls.crl", "crl-file"},
+	{1, "an agent-check is asked without words", "agent-send"},
+	{1, "connections come from an address that the kernel chooses", "source"},
+	{1, "connections come from the edge's own address", "usesrc"},
+	{1, "connections leave as the kernel routes them", "interface"},
+	{1, "agents follow no redirects of an edge", "redir"},
+	{1, "an edge stays in its own network namespace", "namespace"},
+	{1, "no SOCKS", "socks4"},
+	{0, "no SOCKS", "check-via-socks4"},
+	{0, "every server takes part in stick", "non-stick"},
+	{1, "a PROXY header has addresses alone", "proxy-v2-options set-proxy-v2-tlv-fmt"},
+	{0, "a PROXY header has addresses alone", "send-proxy-v2-ssl send-proxy-v2-ssl-cn"},
 }
 
 // readOptions reads words into the server; line is where they stand.
@@ -99,11 +125,11 @@ func arity(word string) (args int, kind State, why string) {
 	if slices.Contains(valued, word) || word == "verify" || word == "track" {
 		return 1, Mapped, ""
 	}
-	if o, ok := unneededServer[word]; ok {
-		return o.args, Unneeded, o.why
+	if args, why, ok := unneededServer.find(word); ok {
+		return args, Unneeded, why
 	}
-	if o, ok := unmappedServer[word]; ok {
-		return o.args, Unmapped, o.why
+	if args, why, ok := unmappedServer.find(word); ok {
+		return args, Unmapped, why
 	}
 	return 0, "", ""
 }
