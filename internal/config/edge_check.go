@@ -167,6 +167,9 @@ func (e *Edge) checkPool(p *edgeProblems, name string, pool *EdgePool) {
 	if pool.Panic < 0 || pool.Panic > 1 {
 		p.add("%s: panic is a share between 0 and 1", key)
 	}
+	if pool.Members && pool.Balance == "" {
+		pool.Balance = "least-work" // members are not alike, and catalogs are not
+	}
 	seen := map[string]bool{}
 	for i := range pool.Servers {
 		s := &pool.Servers[i]
