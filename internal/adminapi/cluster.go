@@ -114,6 +114,7 @@ type Status struct {
 	Founded bool                   `json:"founded"`
 	Members []MemberStatus         `json:"members"`
 	Waiting []cluster.Introduction `json:"waiting,omitempty"` // machines that want to be members, see AcceptMember
+	Edges   []cluster.Edge         `json:"edges,omitempty"`
 }
 
 // MemberStatus is one member as this one sees it.
@@ -163,7 +164,7 @@ func (a *API) statusOf(ctx context.Context) (Status, error) {
 	if a.m.Heartbeats != nil {
 		heard = a.m.Heartbeats(ctx)
 	}
-	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}, Waiting: a.m.Cluster.Waiting()}
+	s := Status{Founded: a.m.Cluster.Founded(), Members: []MemberStatus{}, Waiting: a.m.Cluster.Waiting(), Edges: a.m.Cluster.Edges()}
 	for _, m := range a.m.Cluster.Members() {
 		one := MemberStatus{Member: m, State: StateSelf, Heartbeat: heard[m.Origin]}
 		if m.Self {

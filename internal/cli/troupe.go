@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -244,6 +245,9 @@ func (c *common) printStatus(s adminapi.Status) error {
 		}
 		for _, m := range s.Waiting {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\twaits to be taken in: troupe accept %s\n", m.Site, m.Name, m.Address, m.Version, m.Name)
+		}
+		for _, e := range s.Edges {
+			fmt.Fprintf(w, "%s\t%s\t\t\tedge for %s\n", e.Site, e.Name, strings.Join(e.Names, ", "))
 		}
 	})
 }
