@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"hash/fnv"
 	"net/http"
 	"sync"
@@ -29,6 +30,35 @@ func (e *Edge) refuses(x *exchange) (time.Duration, bool) {
 
 func (e *Edge) spread(x *exchange, wait time.Duration) time.Duration {
 	return spread(x.client, wait, e.runConf.maxRetryAfter)
+}
+
+// strangerBody is what a client without a certificate may send: a certificate request has some two kilobytes.
+const strangerBody = 1 << 20
+
+// newcomers bounds who asks for a certificate at the same time: anybody may, so a flood of them must not fill the servers.
+type newcomers chan struct{}
+
+const maxNewcomers = 64
+
+// enter takes a place, which leave gives back. Who can be told to come back does not wait for one.
+func (n newcomers) enter(ctx context.Context, obeys bool) (leave func(), ok bool) {
+	leave = func() { <-n }
+	select {
+	case n <- struct{}{}:
+		return leave, true
+	default:
+	}
+	if obeys {
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, oldAgentMost)
+	defer cancel()
+	select {
+	case n <- struct{}{}:
+		return leave, true
+	case <-ctx.Done():
+		return nil, false
+	}
 }
 
 // spread turns a wait into a time that is another one for each client and always the same for one: a herd that was sent away

@@ -97,7 +97,8 @@ func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 		}
 		return nil, s, err
 	}
-	e.judge.Observe(s.id, health.Outcome{OK: true, Layer: 7, Took: took})
+	failed := a.status >= http.StatusInternalServerError
+	e.judge.Observe(s.id, health.Outcome{OK: !failed, Doubtful: failed, Layer: 7, Took: took})
 	if x.verb.name == "catalog" && a.status < http.StatusMultipleChoices {
 		a.compiled = took
 		x.pool.costs.Observe(x.client, x.environment, took)

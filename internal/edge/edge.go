@@ -62,6 +62,7 @@ type Edge struct {
 	budget    *budget
 	poison    *poison
 	outage    *outage
+	newcomers newcomers
 	sessions  *sessions
 	runConf   runConf
 	troupe    *membership  // nil for an edge that stands alone
@@ -155,6 +156,7 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		conf: conf, o: o, log: log, registry: prometheus.NewRegistry(), started: time.Now(), notify: stages.NewNotifier(),
 		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
 		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}),
+		newcomers: make(newcomers, maxNewcomers),
 	}
 	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e.metrics = newMetrics(e.registry, e)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -242,6 +243,9 @@ func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, 
 	if h.OnError == "" {
 		h.OnError = "mark-down"
 	}
+	if h.Observe { // in a row says nothing here: a broken manifest fails at every server
+		h.Outlier = &health.Outlier{Consecutive: math.MaxInt}
+	}
 	if h.Type == "" {
 		h.Type = "https"
 	}
@@ -272,6 +276,17 @@ func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, 
 	return h, nil
 }
 
+// quickly is how members are checked where the operator says nothing: one that hangs is found out after some two seconds, for what it
+// has under way waits for that. A foreign server may need longer for its answer.
+func quickly(c config.EdgeCheck) config.EdgeCheck {
+	or := func(d *config.Duration, most time.Duration) { *d = config.Duration(d.Or(most)) }
+	or(&c.Interval, 500*time.Millisecond)
+	or(&c.FastInterval, 200*time.Millisecond)
+	or(&c.Timeout, 800*time.Millisecond)
+	c.Fall = orInt(c.Fall, 2)
+	return c
+}
+
 // targets are what the judge watches.
 func (e *Edge) targets() ([]health.Target, error) {
 	var all []health.Target
@@ -284,6 +299,9 @@ func (e *Edge) targets() ([]health.Target, error) {
 			c := p.conf.Check
 			if conf.Check != nil {
 				c = *conf.Check
+			}
+			if s.prefix != "" {
+				c = quickly(c)
 			}
 			check, err := e.check(c, conf, s.http.TLSClientConfig, p.conf.SendProxy != "")
 			if err != nil {

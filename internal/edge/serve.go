@@ -96,12 +96,24 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 	if wait, refuse := e.refuses(x); refuse { // each who is refused has a time of its own already
 		return e.turnAway(w, o, x, wait, "overloaded")
 	}
-	body, err := e.bodies.hold(x.request.Body, e.runConf.maxBody)
+	if x.verb.name == "certificate_request" && x.certificate == nil && x.request.Method == http.MethodPut {
+		leave, ok := e.newcomers.enter(x.request.Context(), x.obeys)
+		if !ok {
+			return e.turnAway(w, o, x, 5*time.Second, "too many ask for a certificate at the same time")
+		}
+		defer leave()
+	}
+	most := e.runConf.maxBody
+	if x.certificate == nil {
+		most = min(most, strangerBody)
+	}
+	body, err := e.bodies.hold(x.request.Body, most)
 	x.body = body
 	defer body.release()
 	switch {
 	case errors.Is(err, errBodyTooLarge):
-		return answerText(w, o, http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is larger than the %d bytes that this edge takes (runs.max_body).", e.runConf.maxBody))
+		w.Header().Set("Connection", "close")
+		return answerText(w, o, http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is larger than the %d bytes that this edge takes from you (runs.max_body, less without a certificate).", most))
 	case errors.Is(err, errNoRoom):
 		e.log.Warn("no room for bodies", telemetry.KeyErr, err, "remedy", "raise runs.memory or runs.disk, or free the disk of "+e.conf.Data)
 		return e.turnAway(w, o, x, e.spread(x, 5*time.Second), "no room")

@@ -134,7 +134,7 @@ func (j *judge) observed(o Outcome, now time.Time) (sooner bool) {
 	if c.Outlier != nil {
 		j.eject.count(o)
 	}
-	if !c.Observe {
+	if !c.Observe || o.Doubtful {
 		return false
 	}
 	if c.Layer == 4 && o.Layer == 7 {

@@ -14,6 +14,8 @@ type Outcome struct {
 	Layer int // 4: the connection (and its handshake); 7: the answer
 	Took  time.Duration
 	Err   string // for people
+	// Doubtful is a failure that may be the fault of what was asked, such as broken code. It counts only where servers are compared.
+	Doubtful bool
 }
 
 // Outlier says when a server is ejected, and for how long.
