@@ -138,7 +138,7 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	}
 	// What brings agents here begins last, and ends before that to which it brings them.
 	if e.zone != nil {
-		parts = append(parts, stages.Of("dns", e.zone.Run, 5*time.Second))
+		parts = append(parts, stages.Of("dns", func(ctx context.Context) error { return e.patiently(ctx, e.zone.Run) }, 5*time.Second))
 	}
 	if e.speaker != nil {
 		parts = append(parts, stages.Of("bgp", e.speaker.Run, conf.BGP.Grace.Or(0)+10*time.Second))
@@ -333,12 +333,7 @@ func (e *Edge) runMetrics(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second}))
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", e.conf.Metrics)
-	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	return serveUntil(ctx, l, mux)
+	return e.beside(ctx, "metrics", e.conf.Metrics, func(ctx context.Context, l net.Listener) error { return serveUntil(ctx, l, mux) })
 }
 
 // serveUntil serves HTTP until ctx ends.
