@@ -31,7 +31,9 @@ type Edge struct {
 	DNS       *EdgeDNS            `yaml:"dns,omitempty"`
 	BGP       *EdgeBGP            `yaml:"bgp,omitempty"`
 	Metrics   string              `yaml:"metrics,omitempty"` // address of /metrics without TLS
-	Log       EdgeLog             `yaml:"log,omitempty"`
+	// AgentCheck is an address where a HAProxy in front is told how much this edge can take.
+	AgentCheck string  `yaml:"agent_check,omitempty"`
+	Log        EdgeLog `yaml:"log,omitempty"`
 }
 
 // EdgePeers are the other edges that share stick tables with this one.

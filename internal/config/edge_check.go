@@ -87,6 +87,9 @@ func (e *Edge) check() error {
 			}
 		}
 	}
+	if e.AgentCheck != "" {
+		p.address("agent_check", e.AgentCheck)
+	}
 	if e.DNS != nil {
 		e.DNS.check(&p)
 	}

@@ -119,6 +119,7 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 		stages.Of("tables", e.keepTables, 5*time.Second),
 		stages.Of("idle", e.reap, 15*time.Second),
 		stages.Of("metrics", e.runMetrics, 5*time.Second),
+		stages.Of("agent check", e.runAgentCheck, 10*time.Second),
 		stages.Of("control", e.runControl, 10*time.Second),
 	}
 	if conf.OwnTLS() {
