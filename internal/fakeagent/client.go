@@ -57,6 +57,7 @@ type response struct {
 	status int
 	header http.Header
 	body   []byte
+	closes bool // the server closes the connection; net/http takes that header away
 }
 
 // StatusError is an answer other than 2xx.
@@ -159,7 +160,7 @@ func (c *client) exchange(ctx context.Context, address string, t *trust, r reque
 			}
 			return response{}, fmt.Errorf("%s %s after %v: %w", r.method, r.target, time.Since(start).Round(time.Millisecond), err)
 		}
-		if answer.header.Get("Connection") == "close" || r.closes || !conn.trust.verifies() {
+		if answer.closes || r.closes || !conn.trust.verifies() {
 			c.drop(conn)
 		} else {
 			c.release(conn)
@@ -195,7 +196,7 @@ func (c *client) roundTrip(conn *connection, r request, sink io.Writer) (respons
 	if raw.StatusCode < 200 || raw.StatusCode > 299 {
 		sink = nil
 	}
-	answer := response{status: raw.StatusCode, header: raw.Header}
+	answer := response{status: raw.StatusCode, header: raw.Header, closes: raw.Close}
 	var kept bytes.Buffer
 	counted := &countingReader{r: raw.Body}
 	if err := copyDecoded(&kept, sink, counted, raw.Header.Get("Content-Encoding")); err != nil {

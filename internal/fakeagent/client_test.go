@@ -2,6 +2,7 @@ package fakeagent
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -80,5 +81,30 @@ func TestPathsAndQueriesAreEscapedAsPuppetDoes(t *testing.T) {
 	}
 	if got, want := escapeQuery("a b+c/*.pot&~"), "a%20b%2Bc%2F%2A.pot%26~"; got != want {
 		t.Errorf("escapeQuery: %s, want %s", got, want)
+	}
+}
+
+func TestAConnectionThatTheServerWillCloseIsNotUsedAgain(t *testing.T) {
+	closing := false
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if closing {
+			w.Header().Set("Connection", "close")
+		}
+	}))
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	o := Options{ServerName: "example.com", KeepAlive: time.Hour, ConnectTimeout: time.Minute, ReadTimeout: time.Minute, Dial: (&net.Dialer{}).DialContext}
+	c := &client{o: o, record: func(Request) {}}
+	defer c.close()
+	known := &trust{roots: roots}
+	for i, kept := range []int{1, 0} {
+		closing = kept == 0
+		if _, err := c.do(t.Context(), server.Listener.Addr().String(), known, request{method: http.MethodGet, target: "/"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.idle) != kept {
+			t.Errorf("after request %d, %d connections are kept, want %d", i+1, len(c.idle), kept)
+		}
 	}
 }
