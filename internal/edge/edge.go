@@ -70,7 +70,9 @@ type Edge struct {
 	zone      *dns.Zone    // nil without dns
 	speaker   *bgp.Speaker // nil without bgp
 	notify    stages.Notifier
+	busy      atomic.Int64  // requests under way
 	leaving   atomic.Bool   // the process ends
+	hushed    atomic.Bool   // and nobody new gets in
 	drained   atomic.Bool   // an operator said so
 	replaced  chan struct{} // closed when another process has the listeners
 	replace   sync.Once
@@ -142,9 +144,10 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 		parts = append(parts, stages.Of("dns", func(ctx context.Context) error { return e.patiently(ctx, e.zone.Run) }, 5*time.Second))
 	}
 	if e.speaker != nil {
+		parts = append(parts, stages.Of("routes", e.settleRoutes, settleMost+5*time.Second))
 		parts = append(parts, stages.Of("bgp", e.speaker.Run, conf.BGP.Grace.Or(0)+10*time.Second))
 	}
-	parts = append(parts, stages.Of("ready", func(ctx context.Context) error { return e.ready(ctx, inherited) }, e.runConf.linger+5*time.Second))
+	parts = append(parts, stages.Of("ready", func(ctx context.Context) error { return e.ready(ctx, inherited) }, 2*e.runConf.linger+e.runConf.drain+5*time.Second))
 	err = stages.Run(ctx, parts)
 	e.log.Info("edge has stopped", "name", conf.Name)
 	return err
@@ -266,8 +269,10 @@ func (e *Edge) ready(ctx context.Context, inherited bool) error {
 	}
 	<-ctx.Done()
 	e.leaving.Store(true)
+	replaced := false
 	select {
 	case <-e.replaced:
+		replaced = true
 		if e.speaker != nil {
 			e.speaker.Abandon()
 		}
@@ -276,13 +281,16 @@ func (e *Edge) ready(ctx context.Context, inherited bool) error {
 			e.log.Warn("service manager was not told that the edge stops", telemetry.KeyErr, err)
 		}
 	}
-	if !e.conf.Terminates() {
-		return nil
+	if e.conf.Terminates() {
+		e.log.Info("edge stops: agents let go of their connections first", "for", e.runConf.linger)
+		linger := time.NewTimer(e.runConf.linger)
+		defer linger.Stop()
+		<-linger.C
 	}
-	e.log.Info("edge stops: agents let go of their connections first", "for", e.runConf.linger)
-	linger := time.NewTimer(e.runConf.linger)
-	defer linger.Stop()
-	<-linger.C
+	if e.speaker != nil && !replaced {
+		e.hushed.Store(true)
+		e.clear(context.WithoutCancel(ctx))
+	}
 	return nil
 }
 

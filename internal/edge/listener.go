@@ -76,6 +76,7 @@ func (d *door) Addr() net.Addr { return d.addr }
 // listen binds an address; one that is in use is told with the way out.
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}
+	lc.SetMultipathTCP(false) // a path more is another edge behind the same address; and [hush] needs plain TCP
 	l, err := lc.Listen(ctx, "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -206,6 +207,13 @@ func (l *listener) enter(source string) bool {
 	l.clients++
 	l.sources[source]++
 	return true
+}
+
+// count is how many connections there are.
+func (l *listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.clients
 }
 
 func (l *listener) leave(source string) {

@@ -52,6 +52,12 @@ type sessions struct {
 	all map[*session]struct{}
 }
 
+func (s *sessions) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
+
 func (s *sessions) add(one *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

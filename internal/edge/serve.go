@@ -53,6 +53,8 @@ var reserved = []string{"X-Client-Verify", "X-Client-Dn", "X-Client-Cert", "Trou
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := f.edge
+	e.busy.Add(1)
+	defer e.busy.Add(-1)
 	began := time.Now()
 	for _, name := range reserved {
 		if r.Header.Get(name) != "" {
