@@ -187,7 +187,16 @@ func (m *Machine) Within() []string {
 }
 
 // Dial opens a connection from this machine to an address, which must not be a name.
-func (m *Machine) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return m.dial(ctx, network, address, dialMost)
+}
+
+// DialAsAgents is [Machine.Dial] with the patience of agents: it ends with ctx only.
+func (m *Machine) DialAsAgents(ctx context.Context, network, address string) (net.Conn, error) {
+	return m.dial(ctx, network, address, 0)
+}
+
+func (m *Machine) dial(ctx context.Context, network, address string, most time.Duration) (conn net.Conn, err error) {
 	// A socket belongs to the namespace of the thread that makes it. For an address that is no name, and only one, the dialer
 	// makes it in this goroutine.
 	runtime.LockOSThread()
@@ -207,7 +216,7 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (conn net.C
 		runtime.UnlockOSThread()
 		return nil, fmt.Errorf("enter %s: %w", m.ns, err)
 	}
-	conn, err = (&net.Dialer{Timeout: dialMost}).DialContext(ctx, network, address)
+	conn, err = (&net.Dialer{Timeout: most}).DialContext(ctx, network, address)
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 		return conn, errors.Join(err, fmt.Errorf("leave %s: %w", m.ns, back)) // the thread stays locked and ends with its goroutine
 	}

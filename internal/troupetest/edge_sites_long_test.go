@@ -1,0 +1,185 @@
+//go:build long
+
+package troupetest
+
+// This file proves what a site with edges promises: goals G3 and G5 to G8 of the edge, with real members, a real router and agents
+// that run without pause. make edge-sites repeats it; docs/anycast.md has the figures.
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"troupe/internal/fakeagent"
+)
+
+// An actor is one story under load.
+type actor struct {
+	*EdgeSites
+
+	t     *testing.T
+	tr    *traffic
+	begin time.Time // of the load
+}
+
+// act runs a story while agents run. Afterwards everything that began at the beginning is told.
+func (s *EdgeSites) act(t *testing.T, name string, story func(a *actor)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		agents := s.fleet
+		// Their certificates and first catalogs are no part of the story.
+		Eventually(t, Patience, "all agents run well", func() bool {
+			return (&fakeagent.Fleet{Agents: agents, AtOnce: 3}).Run(t.Context()).Succeeded == len(agents)
+		})
+		a := &actor{EdgeSites: s, t: t, tr: s.startTraffic(agents), begin: time.Now()}
+		pause(t, 2*time.Second)
+		story(a)
+	})
+}
+
+// settle lets the load go on for a while, then ends it.
+func (a *actor) settle(d time.Duration) {
+	a.t.Helper()
+	pause(a.t, d)
+	a.tr.end()
+}
+
+// none says that no run which began after a time broke.
+func (a *actor) none(what string, since time.Time) {
+	a.t.Helper()
+	bad, all := a.tr.broken(since)
+	a.t.Logf("%s: %d runs, %d broken", what, all, len(bad))
+	for _, r := range bad {
+		a.t.Errorf("%s: %s", what, r)
+	}
+}
+
+// inFlight says that at most runs broke that were under way at a time; it tells how many.
+func (a *actor) inFlight(what string, at time.Time, grace time.Duration) {
+	a.t.Helper()
+	bad, all := a.tr.broken(time.Time{})
+	under := 0
+	for _, r := range bad {
+		if r.begin.After(at.Add(grace)) {
+			a.t.Errorf("%s, %v before: %s", what, r.begin.Sub(at), r)
+			continue
+		}
+		under++
+		a.t.Logf("%s, at %s: %s", what, at.Format(clock), r)
+	}
+	a.t.Logf("%s: %d runs, %d broken of those begun until %v after", what, all, under, grace)
+}
+
+// main is the edge to which the router sends agents now.
+func (a *actor) main() (serving, other *SiteEdge) {
+	a.t.Helper()
+	Eventually(a.t, Patience, "an edge answers", func() bool {
+		one := a.ask(serviceAddress + ":8140")
+		for i, e := range a.Edges {
+			if one.serial == e.Serial {
+				serving, other = e, a.Edges[1-i]
+			}
+		}
+		return serving != nil
+	})
+	return serving, other
+}
+
+func TestEdgeSites(t *testing.T) {
+	s := NewEdgeSites(t, EdgeSitesOptions{Sites: []string{"east", "west"}, BGP: "  up_after: 1s\n  rejoin: 3s\n"})
+	s.fleet = s.agents(9, "fake")
+	s.act(t, "planned stop of an edge", (*actor).plannedStop)
+	s.act(t, "kill -9 of an edge", (*actor).killed)
+	s.act(t, "a site is black-holed, and comes back", (*actor).blackhole)
+	s.act(t, "all servers of a site die", (*actor).serversDie)
+}
+
+func (a *actor) plannedStop() {
+	before, after := a.main()
+	w := a.watchRoutes()
+	begin := time.Now()
+	before.Stop()
+	stopped := time.Since(begin)
+	pause(a.t, 3*time.Second)
+	again := time.Now()
+	before.Start()
+	back := a.awaitRoute(before)
+	a.settle(5 * time.Second)
+	a.t.Logf("%s stopped within %v; %v", before.Site, stopped, a.tr.seen(begin, after))
+	a.t.Logf("back in the router's table %v after its start at %v; routes:\n%s", back, again.Format(clock), strings.Join(w.lines(), "\n"))
+	a.none("planned stop", a.begin)
+}
+
+func (a *actor) killed() {
+	before, after := a.main()
+	begin := time.Now()
+	before.Kill()
+	gone := a.awaitNoRoute(before)
+	pause(a.t, 3*time.Second)
+	before.Start()
+	a.awaitRoute(before)
+	a.settle(5 * time.Second)
+	a.t.Logf("%s gone from the router's table after %v; %v", before.Site, gone, a.tr.seen(begin, after))
+	a.inFlight("kill -9", begin, 0)
+}
+
+func (a *actor) blackhole() {
+	before, after := a.main()
+	begin := time.Now()
+	a.Blackhole(before)
+	gone := a.awaitNoRoute(before)
+	pause(a.t, 5*time.Second)
+	cut := a.tr.seen(begin, after)
+	back := time.Now()
+	a.Restore()
+	known := a.awaitRoute(before)
+	a.settle(10 * time.Second)
+	a.t.Logf("%s gone from the router's table %v after the cut; %v", before.Site, gone, cut)
+	a.inFlight("black hole", begin, time.Second)
+	a.t.Logf("back in the router's table %v after the repair; %v", known, a.tr.seen(back, nil))
+	a.none("return of the site", back)
+}
+
+func (a *actor) serversDie() {
+	before, after := a.main()
+	var dead *SiteMember
+	for _, m := range a.Members {
+		if m.Site == before.Site {
+			dead = m
+		}
+	}
+	begin := time.Now()
+	dead.Kill()
+	pause(a.t, 5*time.Second)
+	a.t.Logf("the member of %s dies, lines between sites stand: %v", before.Site, a.tr.seen(begin, nil))
+	if !strings.Contains(a.bird.route(), "via "+before.own+" ") {
+		a.t.Errorf("the edge of %s withdrew although it could carry on with the members of %s", before.Site, after.Site)
+	}
+	dead.Start()
+	before.AwaitUp("members", len(a.Members))
+	a.none("the servers of a site die", a.begin)
+
+	lines := time.Now()
+	a.Isolate(before.Site)
+	Eventually(a.t, Patience, "the edge has only its own site", func() bool { return before.Backends("members")[dead.Certname].State == "up" && up(before) == 1 })
+	a.t.Logf("line between sites cut: %v", a.tr.seen(lines, nil))
+	alone := time.Now()
+	dead.Kill()
+	gone := a.awaitNoRoute(before)
+	pause(a.t, 5*time.Second)
+	a.t.Logf("the member of %s dies while the line is cut: gone from the router's table after %v; %v", before.Site, gone, a.tr.seen(alone, after))
+	dead.Start()
+	a.Restore()
+	a.awaitRoute(before)
+	a.settle(5 * time.Second)
+	a.none("the servers of an isolated site die", lines)
+}
+
+func up(e *SiteEdge) (n int) {
+	for _, b := range e.Backends("members") {
+		if b.State == "up" {
+			n++
+		}
+	}
+	return n
+}
