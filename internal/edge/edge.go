@@ -101,6 +101,9 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	if err != nil {
 		return err
 	}
+	if inherited && e.speaker != nil {
+		e.speaker.Inherit()
+	}
 	for i, l := range bound {
 		e.listeners = append(e.listeners, e.newListener(conf.Listeners[i], l))
 	}

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"troupe/internal/telemetry"
 )
 
@@ -28,6 +30,7 @@ type Speaker struct {
 	asked   chan struct{} // an operator changed the wish; holds one
 
 	abandoned atomic.Bool
+	inherited bool
 
 	mu     sync.Mutex
 	drain  bool
@@ -88,6 +91,14 @@ func (s *Speaker) Drain(on bool) {
 // same, and the routers take back what they had from it until the other process has one.
 func (s *Speaker) Abandon() { s.abandoned.Store(true) }
 
+// Inherit has the beginning of [Speaker.Run] go on with what another process on this machine announces until now: it is not taken back
+// while this process does not know yet whether the site serves, and announced as it was when it does. Call it before Run.
+func (s *Speaker) Inherit() { s.inherited = true }
+
+// inheritMost is how long a process that took over may take to find out whether the site serves. In mode address the kernel keeps an address
+// for as long.
+const inheritMost = 10 * time.Second
+
 // Status tells what routers know, not older than a second.
 func (s *Speaker) Status() Status {
 	s.mu.Lock()
@@ -100,7 +111,7 @@ func (s *Speaker) Status() Status {
 func (s *Speaker) Run(ctx context.Context) error {
 	// What has been told must be taken back, so calls of the way go on after ctx has ended.
 	outside := context.WithoutCancel(ctx)
-	err := s.way.start(outside)
+	err := s.start(outside)
 	if err == nil {
 		err = s.follow(ctx, outside)
 	}
@@ -109,9 +120,29 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return errors.Join(err, s.way.stop(bounded))
 }
 
+// start begins the way. A process that took over may have to wait until the one before it lets go of the port of BFD.
+func (s *Speaker) start(ctx context.Context) error {
+	err := s.way.start(ctx)
+	for begin := time.Now(); s.inherited && errors.Is(err, unix.EADDRINUSE) && time.Since(begin) < portMost; err = s.way.start(ctx) {
+		if stopped := s.way.stop(ctx); stopped != nil {
+			return errors.Join(err, stopped)
+		}
+		time.Sleep(portPoll)
+	}
+	return err
+}
+
+const (
+	portMost = 30 * time.Second
+	portPoll = 200 * time.Millisecond
+)
+
 // follow is one turn after another: look, decide, tell, wait. It returns when ctx has ended and nothing is announced any more.
 func (s *Speaker) follow(ctx, outside context.Context) error {
 	d := newDecision(s.o.timing(), s.o.Now())
+	if s.inherited {
+		d.inherited = d.since.Add(inheritMost)
+	}
 	told, failed := Phase(255), "" // nothing is known of what an earlier process left
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
@@ -122,7 +153,7 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 		next := d.step(now)
 		s.say(d, before)
 
-		if told != d.phase && (!d.stop || !s.abandoned.Load()) {
+		if told != d.phase && (!d.stop || !s.abandoned.Load()) && !d.waits(now) {
 			err := s.tell(outside, d.phase)
 			if errors.Is(err, errStuck) {
 				return err

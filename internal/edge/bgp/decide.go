@@ -77,6 +77,8 @@ type decision struct {
 	drain   bool      // an operator wants it silent
 	stop    bool      // the process ends
 
+	inherited time.Time // until then, what another process announced is gone on with
+
 	last          time.Time // the newest announcement
 	announcements uint64
 	withdrawals   uint64
@@ -129,6 +131,9 @@ func (d *decision) due(now time.Time) (to Phase, reason string, at time.Time) {
 		if !d.serving || d.silenced() != "" {
 			return Silent, "", time.Time{}
 		}
+		if d.inherited.After(now) {
+			return Announced, "the site serves, and another process announced it", now
+		}
 		return first, "the site serves", d.mayAnnounce(d.turned.Add(d.upAfter))
 	}
 
@@ -180,7 +185,12 @@ func (d *decision) enter(to Phase, reason string, now time.Time) {
 		d.announcements++
 		d.last = now
 	}
-	d.phase, d.since, d.reason = to, now, reason
+	d.phase, d.since, d.reason, d.inherited = to, now, reason, time.Time{}
+}
+
+// waits tells whether the process that took over does not know yet whether the site serves, so that nothing is to be taken back.
+func (d *decision) waits(now time.Time) bool {
+	return d.phase == Silent && d.inherited.After(now) && d.silenced() == ""
 }
 
 // stillSilent says what is waited for.

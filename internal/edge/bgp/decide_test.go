@@ -281,3 +281,29 @@ func TestDecisionsTellWhatTheyWaitFor(t *testing.T) {
 		t.Errorf("%d announcements, %d withdrawals, want 2 of each", d.announcements, d.withdrawals)
 	}
 }
+
+func TestAProcessThatTookOverGoesOnWithWhatIsAnnounced(t *testing.T) {
+	d := newDecision(timing{upAfter: 5 * time.Second, rejoin: time.Minute, minFlap: 10 * time.Second}, epoch)
+	d.inherited = epoch.Add(inheritMost)
+	d.step(epoch)
+	if !d.waits(epoch) {
+		t.Error("nothing is known of the site, and what another process announced would be taken back")
+	}
+	judged := epoch.Add(20 * time.Millisecond)
+	d.serve(judged, true, "")
+	if d.step(judged); d.phase != Announced || d.waits(judged) {
+		t.Errorf("the site serves: %v, %s", d.phase, d.reason)
+	}
+	failed := epoch.Add(time.Second)
+	d.serve(failed, false, "no server")
+	if d.step(failed); d.phase != Silent || d.waits(failed) {
+		t.Errorf("the site does not serve any more: %v", d.phase)
+	}
+
+	d = newDecision(timing{upAfter: 5 * time.Second}, epoch)
+	d.inherited = epoch.Add(inheritMost)
+	late := epoch.Add(inheritMost)
+	if d.step(late); d.phase != Silent || d.waits(late) {
+		t.Errorf("a site that never served is still announced: %v", d.phase)
+	}
+}
