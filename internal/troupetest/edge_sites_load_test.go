@@ -1,3 +1,5 @@
+//go:build long
+
 package troupetest
 
 // This file has agents that run without pause through the service address, and a client that opens new connections all the time.

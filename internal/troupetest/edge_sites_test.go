@@ -1,3 +1,5 @@
+//go:build long
+
 package troupetest
 
 // This file puts an edge before each of some sites, and a router with a real bird before the edges.
