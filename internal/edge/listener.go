@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,8 +38,9 @@ type listener struct {
 	conf config.EdgeListener
 	net.Listener
 
-	fronts map[string]*door // by mode and pool
-	open   sync.WaitGroup
+	fronts   map[string]*door // by mode and pool
+	open     sync.WaitGroup
+	arriving atomic.Int64 // connections whose first request is not here yet
 
 	mu      sync.Mutex
 	clients int
@@ -109,9 +111,9 @@ func (l *listener) addDoor(pool string) {
 	protocols.SetHTTP1(true)
 	d := &door{queue: make(chan net.Conn), closed: make(chan struct{}), addr: l.Addr()}
 	d.server = &http.Server{
-		Handler: l.edge.clients.Identified(http.HandlerFunc(f.ServeHTTP)), Protocols: protocols, MaxHeaderBytes: 256 << 10,
+		Handler: arrived(l.edge.clients.Identified(http.HandlerFunc(f.ServeHTTP))), Protocols: protocols, MaxHeaderBytes: 256 << 10,
 		ReadHeaderTimeout: headerMost, ReadTimeout: 10 * time.Minute, WriteTimeout: 30 * time.Minute, IdleTimeout: idleMost,
-		ErrorLog: stdlog.New(noise{l.edge}, "", 0),
+		ErrorLog: stdlog.New(noise{l.edge}, "", 0), ConnContext: withGuest,
 	}
 	l.fronts[pool] = d
 }
@@ -150,6 +152,7 @@ func (l *listener) run(ctx context.Context) error {
 	go func() { defer close(accepted); l.accept(sessions) }()
 	<-ctx.Done()
 	err := l.Close()
+	l.awaitArrivals(sessions)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.edge.runConf.drain)
 	defer cancel()
 	for _, d := range l.fronts {
@@ -170,6 +173,23 @@ func (l *listener) run(ctx context.Context) error {
 	}
 	<-accepted
 	return err
+}
+
+// arriveMost is how long a stopping listener waits for the first requests of the connections that it has taken.
+const arriveMost = 5 * time.Second
+
+// awaitArrivals waits until all connections have had their first request. net/http, once it shuts down, closes a new connection when its
+// request comes, and an agent does not ask again.
+func (l *listener) awaitArrivals(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(arriveMost); l.arriving.Load() > 0 && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // accept takes connections until the listener is closed.
@@ -194,6 +214,7 @@ func (l *listener) accept(ctx context.Context) {
 			_ = conn.Close()
 			continue
 		}
+		l.arriving.Add(1)
 		l.open.Go(func() { l.lead(ctx, conn, sync.OnceFunc(func() { l.leave(source) })) })
 	}
 }
@@ -229,18 +250,51 @@ func (l *listener) leave(source string) {
 type guest struct {
 	net.Conn
 
-	leave func()
+	leave   func()
+	arrived func() // its first request is here
 }
 
 // Close may be called more than once.
 func (g *guest) Close() error {
 	defer g.leave()
+	g.arrived()
 	return g.Conn.Close()
+}
+
+type guestKey struct{}
+
+// withGuest lets requests find the connection that they came over.
+func withGuest(ctx context.Context, conn net.Conn) context.Context {
+	for {
+		switch c := conn.(type) {
+		case *tls.Conn:
+			conn = c.NetConn()
+		case *renamed:
+			conn = c.Conn
+		case *rewound:
+			conn = c.Conn
+		case *guest:
+			return context.WithValue(ctx, guestKey{}, c)
+		default:
+			return ctx
+		}
+	}
+}
+
+// arrived notes the first request of each connection.
+func arrived(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
+			g.arrived()
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // lead brings a connection where its name belongs.
 func (l *listener) lead(ctx context.Context, conn net.Conn, leave func()) {
-	conn = &guest{conn, leave}
+	g := &guest{conn, leave, sync.OnceFunc(func() { l.arriving.Add(-1) })}
+	conn = g
 	source, _ := netip.ParseAddr(host(conn.RemoteAddr().String()))
 	if slices.ContainsFunc(l.conf.ProxyProtocol, func(p netip.Prefix) bool { return p.Contains(source.Unmap()) }) {
 		named, err := proxied(conn)
@@ -278,6 +332,7 @@ func (l *listener) lead(ctx context.Context, conn net.Conn, leave func()) {
 		}
 	}
 	if mode == config.ModePassthrough {
+		g.arrived()
 		l.edge.through(ctx, conn, read, l.edge.pools[l.poolFor(pool, conn)])
 		return
 	}
