@@ -116,7 +116,7 @@ func (tr *traffic) work(ctx context.Context, a *fakeagent.Agent) {
 		f.Run(context.WithoutCancel(ctx))
 		select {
 		case <-ctx.Done():
-		case <-time.After(rand.N(600 * time.Millisecond)): //nolint:gosec // spread, not secrecy
+		case <-time.After(rand.N(600 * time.Millisecond)):
 		}
 	}
 }
