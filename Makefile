@@ -26,6 +26,10 @@ faults: packages ## every fault on two sites of real processes, and 1,000 damage
 	go test -tags=long -count=1 -timeout=120m -v -run '^TestFaults' ./internal/troupetest
 	go test -count=1 -timeout=120m -v -run '^TestDamagedFiles' ./internal/server -damages $(or $(DAMAGES),1000)
 
+edge-sites: packages ## edges at two sites with a real router: stops, kills, black holes, take-overs, SRV, 7 min; prints the figures of docs/anycast.md
+	@sh tools/packages.sh bird2
+	go test -tags=long -count=1 -timeout=40m -v -run '^TestEdgeSites' ./internal/troupetest
+
 simulation: ## 10,000 troupes that are cut, killed and misdated in one process, an hour (SEEDS=200)
 	go test -count=1 -timeout=3h -run '^TestSimulation$$' ./internal/carrier -seeds $(or $(SEEDS),10000)
 
@@ -79,4 +83,4 @@ chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
 chroots-all:
 	@sh tools/chroots/make.sh bullseye trixie forky
 
-.PHONY: help build demo test long faults parity fuzz bench growth soak herd bench-edge check fmt dead packages chroots chroots-all
+.PHONY: help build demo test long faults edge-sites parity fuzz bench growth soak herd bench-edge check fmt dead packages chroots chroots-all
