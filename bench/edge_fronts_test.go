@@ -169,7 +169,9 @@ func (a *actor) start() error {
 	if err := a.cmd.Start(); err != nil {
 		return err
 	}
-	for end := time.Now().Add(troupetest.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(troupetest.Patience); time.Now().Before(end); <-tick.C {
 		if conn, err := net.DialTimeout("tcp", a.address, time.Second); err == nil {
 			return conn.Close()
 		}

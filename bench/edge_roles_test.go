@@ -143,7 +143,11 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		_, _ = w.Write(content())
 	case "catalog":
-		time.Sleep(smallest + rand.N(smallest))
+		select {
+		case <-time.After(smallest + rand.N(smallest)):
+		case <-r.Context().Done():
+			return
+		}
 		w.Header().Set("Content-Type", "application/vnd.puppet.rich+json; charset=utf-8")
 		_, _ = w.Write(s.catalog)
 	case "report", "facts":

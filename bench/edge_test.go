@@ -132,7 +132,7 @@ func (s *stage) killsWhile(seed uint64, what func() fakeagent.FleetResult) (fake
 			case <-time.After(pause):
 			}
 			err := victim.kill()
-			time.Sleep(away)
+			<-time.After(away)
 			if e.err = errors.Join(err, victim.start()); e.err != nil {
 				return
 			}
@@ -143,7 +143,7 @@ func (s *stage) killsWhile(seed uint64, what func() fakeagent.FleetResult) (fake
 	cancel()
 	e := <-ended
 	must(s.t, e.err)
-	time.Sleep(2 * time.Second) // checks find all servers up
+	<-time.After(2 * time.Second) // checks find all servers up
 	return got, e.kills
 }
 
