@@ -122,14 +122,17 @@ func (s *Speaker) Run(ctx context.Context) error {
 
 // start begins the way. A process that took over may have to wait until the one before it lets go of the port of BFD.
 func (s *Speaker) start(ctx context.Context) error {
-	err := s.way.start(ctx)
-	for begin := time.Now(); s.inherited && errors.Is(err, unix.EADDRINUSE) && time.Since(begin) < portMost; err = s.way.start(ctx) {
+	tick := time.NewTicker(portPoll)
+	defer tick.Stop()
+	for begin := time.Now(); ; <-tick.C {
+		err := s.way.start(ctx)
+		if !s.inherited || !errors.Is(err, unix.EADDRINUSE) || time.Since(begin) > portMost {
+			return err
+		}
 		if stopped := s.way.stop(ctx); stopped != nil {
 			return errors.Join(err, stopped)
 		}
-		time.Sleep(portPoll)
 	}
-	return err
 }
 
 const (
