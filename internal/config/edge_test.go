@@ -87,9 +87,7 @@ func TestAnEdgeWithoutAFileServesTheMembers(t *testing.T) {
 }
 
 // unwritten are settings that the example leaves out, with the reason.
-var unwritten = map[string]string{
-	"pools.*.srv": "edges do not follow SRV records yet",
-}
+var unwritten = map[string]string{}
 
 func TestTheEdgesExampleIsGoodAndNamesEverySetting(t *testing.T) {
 	const example = "../../docs/edge.example.yaml"
