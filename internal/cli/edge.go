@@ -114,6 +114,15 @@ func newEdgeCheck(c *common) *cobra.Command {
 	}
 }
 
+// withEdge calls fn with a client of the running edge.
+func (c *common) withEdge(ctx context.Context, fn func(*edge.Client) error) error {
+	client, err := c.askEdge(ctx)
+	if err != nil {
+		return err
+	}
+	return fn(client)
+}
+
 // askEdge finds the running edge.
 func (c *common) askEdge(ctx context.Context) (*edge.Client, error) {
 	data := c.data
@@ -131,27 +140,25 @@ func newEdgeStatus(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "How a running edge does", Args: noArgs, Example: "  troupe edge status -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.askEdge(cmd.Context())
-			if err != nil {
-				return err
-			}
-			s, err := client.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.print(s, func(w *tabwriter.Writer) {
-				state := "serving"
-				switch {
-				case s.Drained:
-					state = "drained by an operator"
-				case !s.Serving:
-					state = "NOT SERVING: " + s.Why
+			return c.withEdge(cmd.Context(), func(client *edge.Client) error {
+				s, err := client.Status(cmd.Context())
+				if err != nil {
+					return err
 				}
-				fmt.Fprintf(w, "EDGE\t%s\t%s\n", s.Name, state)
-				fmt.Fprintf(w, "site\t%s\nversion\t%s, up %s\n", cmp.Or(s.Site, "-"), s.Version, ago(s.Started))
-				fmt.Fprintf(w, "listens\t%s\n", strings.Join(s.Listeners, ", "))
-				fmt.Fprintf(w, "now\t%d runs, %d sessions, bodies %d KiB in memory, %d KiB on disk\n\n", s.Runs, s.Sessions, s.Memory>>10, s.Disk>>10)
-				printBackends(w, s.Pools)
+				return c.print(s, func(w *tabwriter.Writer) {
+					state := "serving"
+					switch {
+					case s.Drained:
+						state = "drained by an operator"
+					case !s.Serving:
+						state = "NOT SERVING: " + s.Why
+					}
+					fmt.Fprintf(w, "EDGE\t%s\t%s\n", s.Name, state)
+					fmt.Fprintf(w, "site\t%s\nversion\t%s, up %s\n", cmp.Or(s.Site, "-"), s.Version, ago(s.Started))
+					fmt.Fprintf(w, "listens\t%s\n", strings.Join(s.Listeners, ", "))
+					fmt.Fprintf(w, "now\t%d runs, %d sessions, bodies %d KiB in memory, %d KiB on disk\n\n", s.Runs, s.Sessions, s.Memory>>10, s.Disk>>10)
+					printBackends(w, s.Pools)
+				})
 			})
 		},
 	}
@@ -178,15 +185,13 @@ func newEdgeBackends(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use: "backends", Short: "The servers of each pool, as the judge and balancing see them", Args: noArgs, Example: "  troupe edge backends",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.askEdge(cmd.Context())
-			if err != nil {
-				return err
-			}
-			s, err := client.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.print(s.Pools, func(w *tabwriter.Writer) { printBackends(w, s.Pools) })
+			return c.withEdge(cmd.Context(), func(client *edge.Client) error {
+				s, err := client.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return c.print(s.Pools, func(w *tabwriter.Writer) { printBackends(w, s.Pools) })
+			})
 		},
 	}
 }
@@ -195,19 +200,17 @@ func newEdgeRuns(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use: "runs", Short: "The agent runs under way, the latest first", Args: noArgs, Example: "  troupe edge runs | head",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.askEdge(cmd.Context())
-			if err != nil {
-				return err
-			}
-			all, err := client.Runs(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.print(all, func(w *tabwriter.Writer) {
-				fmt.Fprintln(w, "CLIENT\tAGENT\tENVIRONMENT\tBEGAN\tPHASE\tREQUESTS\tREPLAYS\tREFUSED\tSERVERS")
-				for _, r := range all {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", r.Client, cmp.Or(r.Agent, "-"), cmp.Or(r.Environment, "-"), ago(r.Began), r.Phase, r.Requests, r.Replays, r.Refused, strings.Join(r.Servers, " "))
+			return c.withEdge(cmd.Context(), func(client *edge.Client) error {
+				all, err := client.Runs(cmd.Context())
+				if err != nil {
+					return err
 				}
+				return c.print(all, func(w *tabwriter.Writer) {
+					fmt.Fprintln(w, "CLIENT\tAGENT\tENVIRONMENT\tBEGAN\tPHASE\tREQUESTS\tREPLAYS\tREFUSED\tSERVERS")
+					for _, r := range all {
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", r.Client, cmp.Or(r.Agent, "-"), cmp.Or(r.Environment, "-"), ago(r.Began), r.Phase, r.Requests, r.Replays, r.Refused, strings.Join(r.Servers, " "))
+					}
+				})
 			})
 		},
 	}
@@ -217,20 +220,18 @@ func newEdgeSessions(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use: "sessions", Short: "The connections in mode passthrough", Args: noArgs, Example: "  troupe edge sessions",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.askEdge(cmd.Context())
-			if err != nil {
-				return err
-			}
-			all, err := client.Sessions(cmd.Context())
-			if err != nil {
-				return err
-			}
-			slices.SortFunc(all, func(a, b edge.SessionStatus) int { return a.Began.Compare(b.Began) })
-			return c.print(all, func(w *tabwriter.Writer) {
-				fmt.Fprintln(w, "SOURCE\tPOOL\tSERVER\tBEGAN\tBYTES UP\tBYTES DOWN")
-				for _, s := range all {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\n", s.Source, s.Pool, s.Server, ago(s.Began), s.Up, s.Down)
+			return c.withEdge(cmd.Context(), func(client *edge.Client) error {
+				all, err := client.Sessions(cmd.Context())
+				if err != nil {
+					return err
 				}
+				slices.SortFunc(all, func(a, b edge.SessionStatus) int { return a.Began.Compare(b.Began) })
+				return c.print(all, func(w *tabwriter.Writer) {
+					fmt.Fprintln(w, "SOURCE\tPOOL\tSERVER\tBEGAN\tBYTES UP\tBYTES DOWN")
+					for _, s := range all {
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\n", s.Source, s.Pool, s.Server, ago(s.Began), s.Up, s.Down)
+					}
+				})
 			})
 		},
 	}

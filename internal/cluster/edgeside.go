@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -74,11 +73,7 @@ func JoinEdge(ctx context.Context, dir string, o EdgeOptions, text string) (*Edg
 	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	key, csr, err := newRequest()
 	if err != nil {
 		return nil, err
 	}

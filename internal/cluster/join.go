@@ -65,11 +65,7 @@ func Join(ctx context.Context, dir string, j *journal.Journal, o Options, text s
 	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	key, csr, err := newRequest()
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +84,16 @@ func Join(ctx context.Context, dir string, j *journal.Journal, o Options, text s
 		return nil, err
 	}
 	return &Joined{From: answer.From, Self: answer.Member, Keys: answer.Keys, TLS: c.ClientTLS(answer.From.Origin), cluster: c}, nil
+}
+
+// newRequest makes a key, and the certificate request that proves it.
+func newRequest() (*ecdsa.PrivateKey, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	return key, csr, err
 }
 
 // settleIn takes over what the troupe gave.
