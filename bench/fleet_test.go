@@ -92,24 +92,39 @@ func (s *site) run(t *testing.T, what string, f fakeagent.Fleet) fakeagent.Fleet
 // gauge reads one metric of the member.
 func (s *site) gauge(t *testing.T, name string) float64 {
 	t.Helper()
-	client := &http.Client{Timeout: 10 * time.Second}
-	answer, err := client.Get("http://" + s.metrics + "/metrics")
+	all, err := readMetrics(s.metrics)
 	if err != nil {
 		t.Fatal(err)
 	}
+	value, ok := all[name]
+	if !ok {
+		t.Fatalf("the member has no metric %s", name)
+	}
+	return value
+}
+
+// readMetrics reads what a member that listens there counts, by names with labels.
+func readMetrics(address string) (map[string]float64, error) {
+	client := &http.Client{Timeout: 10 * time.Second}
+	answer, err := client.Get("http://" + address + "/metrics")
+	if err != nil {
+		return nil, err
+	}
 	defer answer.Body.Close()
+	all := map[string]float64{}
 	lines := bufio.NewScanner(answer.Body)
 	for lines.Scan() {
-		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			value, err := strconv.ParseFloat(text, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return value
+		if strings.HasPrefix(lines.Text(), "#") {
+			continue
 		}
+		i := strings.LastIndexByte(lines.Text(), ' ')
+		value, err := strconv.ParseFloat(lines.Text()[i+1:], 64)
+		if err != nil {
+			return nil, err
+		}
+		all[lines.Text()[:i]] = value
 	}
-	t.Fatalf("the member has no metric %s", name)
-	return 0
+	return all, lines.Err()
 }
 
 // processes are the member's own and its Ruby workers, which are the leaves that have a Ruby parent.

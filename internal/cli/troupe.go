@@ -236,18 +236,20 @@ func (c *common) printStatus(s adminapi.Status) error {
 				behind = fmt.Sprint(m.Behind)
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Site, m.Name, m.Address, m.Version, state, behind, ago(m.AsOf), load(m))
-			for _, line := range m.Alarms {
-				fmt.Fprintf(w, "\t\t\t\t%s\n", line)
-			}
-			if m.Error != "" {
-				fmt.Fprintf(w, "\t\t\t\t%s\n", m.Error)
-			}
 		}
 		for _, m := range s.Waiting {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\twaits to be taken in: troupe accept %s\n", m.Site, m.Name, m.Address, m.Version, m.Name)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\twaits to be taken in: troupe accept %s\t\t\t\n", m.Site, m.Name, m.Address, m.Version, m.Name)
 		}
 		for _, e := range s.Edges {
-			fmt.Fprintf(w, "%s\t%s\t\t\tedge for %s\n", e.Site, e.Name, strings.Join(e.Names, ", "))
+			fmt.Fprintf(w, "%s\t%s\t\t\tedge for %s\t\t\t\n", e.Site, e.Name, strings.Join(e.Names, ", "))
+		}
+		for _, m := range s.Members { // below the table, which a long line would pull apart
+			for _, line := range m.Alarms {
+				fmt.Fprintf(w, "%s: %s\n", m.Name, line)
+			}
+			if m.Error != "" {
+				fmt.Fprintf(w, "%s: %s\n", m.Name, m.Error)
+			}
 		}
 	})
 }

@@ -279,16 +279,18 @@ func (db *DB) bucketKnows(ctx context.Context, algo string, rec bucketRecord) (b
 	return known, nil
 }
 
-func foldBucket(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func foldBucket(r *journal.Record) (change, error) {
 	var b bucketRecord
 	if _, err := splitParts(r, &b, 0); err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO bucket_path (sha256, path, stamp) VALUES (?, ?, ?)
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO bucket_path (sha256, path, stamp) VALUES (?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = max(stamp, excluded.stamp)`, b.SHA256, b.Path, stampOf(r)); err != nil {
-		return err
-	}
-	return insertBucket(ctx, tx, b, stampOf(r))
+			return err
+		}
+		return insertBucket(ctx, tx, b, stampOf(r))
+	}, nil
 }
 
 func insertBucket(ctx context.Context, tx *sqlite.Tx, b bucketRecord, at stamp) error {

@@ -130,59 +130,63 @@ func writePart(h hash.Hash, p []byte) {
 	h.Write(p)
 }
 
-func (db *DB) foldCatalog(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func (db *DB) foldCatalog(r *journal.Record) (change, error) {
 	var m CatalogMeta
 	parts, err := splitParts(r, &m, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	body := db.recallBody // of a catalog that is the same as an earlier one
 	if len(parts) >= 2 {
 		var list []puppet.Resource
 		if err := json.Unmarshal(parts[1], &list); err != nil {
-			return &malformedError{r, err}
+			return nil, &malformedError{r, err}
 		}
+		body = db.foldCatalogBody(r, parts[0], parts[1])
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO catalog (certname, hash, stamp, environment, code_id, catalog_uuid, transaction_uuid, version, bytes)
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO catalog (certname, hash, stamp, environment, code_id, catalog_uuid, transaction_uuid, version, bytes)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, code_id = excluded.code_id,
 			catalog_uuid = excluded.catalog_uuid, transaction_uuid = excluded.transaction_uuid, version = excluded.version,
 			bytes = excluded.bytes WHERE excluded.stamp >= stamp`,
-		m.Certname, m.Hash, stampOf(r), m.Environment, m.CodeID, m.CatalogUUID, m.TransactionUUID, m.Version, m.Bytes); err != nil {
-		return err
-	}
-	if len(parts) >= 2 {
-		if err := db.foldCatalogBody(ctx, tx, r, m, parts[0], parts[1]); err != nil {
+			m.Certname, m.Hash, stampOf(r), m.Environment, m.CodeID, m.CatalogUUID, m.TransactionUUID, m.Version, m.Bytes); err != nil {
 			return err
 		}
-	} else if err := db.recallBody(ctx, tx, m); err != nil {
-		return err
-	}
-	if err := db.trimCatalogs(ctx, tx, m.Certname); err != nil {
-		return err
-	}
-	if err := db.touch(ctx, tx, r, signCatalog, m.Certname, m.Environment); err != nil {
-		return err
-	}
-	return db.indexExported(ctx, tx, m.Certname)
+		if err := body(ctx, tx, m); err != nil {
+			return err
+		}
+		if err := db.trimCatalogs(ctx, tx, m.Certname); err != nil {
+			return err
+		}
+		if err := db.touch(ctx, tx, r, signCatalog, m.Certname, m.Environment); err != nil {
+			return err
+		}
+		return db.indexExported(ctx, tx, m.Certname)
+	}, nil
 }
 
-func (db *DB) foldCatalogBody(ctx context.Context, tx *sqlite.Tx, r *journal.Record, m CatalogMeta, body, exported []byte) error {
+// foldCatalogBody packs the parts of a catalog's record and returns what writes them.
+func (db *DB) foldCatalogBody(r *journal.Record, body, exported []byte) func(context.Context, *sqlite.Tx, CatalogMeta) error {
 	sum := []byte{}
 	if string(exported) != "[]" {
 		s := sha256.Sum256(exported)
 		sum = s[:]
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO catalog_body (certname, hash, journalled, exported_sum, exported, body) VALUES (?, ?, ?, ?, ?, ?)
+	packedExported, packedBody := db.zip.pack(exported), db.zip.pack(body)
+	return func(ctx context.Context, tx *sqlite.Tx, m CatalogMeta) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO catalog_body (certname, hash, journalled, exported_sum, exported, body) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET journalled = excluded.journalled, exported_sum = excluded.exported_sum, exported = excluded.exported, body = excluded.body
 			WHERE excluded.journalled >= journalled`,
-		m.Certname, m.Hash, stampOf(r), sum, db.zip.pack(exported), db.zip.pack(body))
-	if err != nil || r.Number == 0 { // of a snapshot, not of the journal
+			m.Certname, m.Hash, stampOf(r), sum, packedExported, packedBody)
+		if err != nil || r.Number == 0 { // of a snapshot, not of the journal
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO catalog_record (certname, hash, stamp, origin, number) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, origin = excluded.origin, number = excluded.number WHERE excluded.stamp > stamp`,
+			m.Certname, m.Hash, stampOf(r), r.Origin, r.Number)
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO catalog_record (certname, hash, stamp, origin, number) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, origin = excluded.origin, number = excluded.number WHERE excluded.stamp > stamp`,
-		m.Certname, m.Hash, stampOf(r), r.Origin, r.Number)
-	return err
 }
 
 // recallBody brings back the body of a catalog that was trimmed: a member that was cut off still had it when it journalled only
@@ -210,7 +214,7 @@ func (db *DB) recallBody(ctx context.Context, tx *sqlite.Tx, m CatalogMeta) erro
 	if err != nil {
 		return err
 	}
-	return db.foldCatalogBody(ctx, tx, &recs[0], old, parts[0], parts[1])
+	return db.foldCatalogBody(&recs[0], parts[0], parts[1])(ctx, tx, old)
 }
 
 // trimCatalogs keeps the newest catalogs of a node.

@@ -49,35 +49,37 @@ func (db *DB) SaveCompile(ctx context.Context, c Compile) error {
 	return err
 }
 
-func (db *DB) foldCompile(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func (db *DB) foldCompile(r *journal.Record) (change, error) {
 	var c Compile
 	if _, err := splitParts(r, &c, 0); err != nil {
-		return err
+		return nil, err
 	}
 	logs, err := json.Marshal(c.Logs)
 	if err != nil {
-		return &malformedError{r, err}
+		return nil, &malformedError{r, err}
 	}
 	timings, err := json.Marshal(c.Timings)
 	if err != nil {
-		return &malformedError{r, err}
+		return nil, &malformedError{r, err}
 	}
-	at := stampOf(r)
-	if _, err := tx.ExecContext(ctx, `INSERT INTO compile (stamp, certname, environment, code_id, transaction_uuid, start, duration, failed, error, resources, bytes, timings, logs)
+	at, packed := stampOf(r), db.zip.pack(logs)
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO compile (stamp, certname, environment, code_id, transaction_uuid, start, duration, failed, error, resources, bytes, timings, logs)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		at, c.Certname, c.Environment, c.CodeID, c.TransactionUUID, c.Start.UnixMicro(), c.Duration, c.Failed, c.Error, c.Resources, c.Bytes,
-		string(timings), db.zip.pack(logs)); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM compile WHERE certname = ?1 AND stamp <
+			at, c.Certname, c.Environment, c.CodeID, c.TransactionUUID, c.Start.UnixMicro(), c.Duration, c.Failed, c.Error, c.Resources, c.Bytes,
+			string(timings), packed); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM compile WHERE certname = ?1 AND stamp <
 		(SELECT stamp FROM compile WHERE certname = ?1 ORDER BY stamp DESC LIMIT 1 OFFSET ?2)`, c.Certname, db.o.CompilesPerNode-1); err != nil {
+			return err
+		}
+		if err := db.touch(ctx, tx, r, signCompile, c.Certname, c.Environment); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE node SET compile_failed = ? WHERE certname = ? AND compile = ?`, c.Failed, c.Certname, at)
 		return err
-	}
-	if err := db.touch(ctx, tx, r, signCompile, c.Certname, c.Environment); err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `UPDATE node SET compile_failed = ? WHERE certname = ? AND compile = ?`, c.Failed, c.Certname, at)
-	return err
+	}, nil
 }
 
 // Compiles returns the last compiles of a node, or of all nodes when certname is

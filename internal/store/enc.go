@@ -42,15 +42,17 @@ func (db *DB) SaveENC(ctx context.Context, certname puppet.Certname, answer []by
 	return err
 }
 
-func foldENC(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func foldENC(r *journal.Record) (change, error) {
 	var e encRecord
 	parts, err := splitParts(r, &e, 1)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO enc (certname, stamp, body) VALUES (?, ?, ?)
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO enc (certname, stamp, body) VALUES (?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, body = excluded.body WHERE excluded.stamp >= stamp`, e.Certname, stampOf(r), parts[0])
-	return err
+		return err
+	}, nil
 }
 
 // ENC returns the last answer for a node and when it was given.

@@ -33,19 +33,22 @@ func (db *DB) SaveFacts(ctx context.Context, f puppet.Facts, producer string) er
 	return err
 }
 
-func (db *DB) foldFacts(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func (db *DB) foldFacts(r *journal.Record) (change, error) {
 	var f factsRecord
 	parts, err := splitParts(r, &f, 1)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO facts (certname, stamp, environment, time, producer, facts) VALUES (?, ?, ?, ?, ?, ?)
+	packed := db.zip.pack(parts[0])
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO facts (certname, stamp, environment, time, producer, facts) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, time = excluded.time,
 			producer = excluded.producer, facts = excluded.facts WHERE excluded.stamp >= stamp`,
-		f.Certname, stampOf(r), f.Environment, f.Time.UnixMicro(), f.Producer, db.zip.pack(parts[0])); err != nil {
-		return err
-	}
-	return db.touch(ctx, tx, r, signFacts, f.Certname, f.Environment)
+			f.Certname, stampOf(r), f.Environment, f.Time.UnixMicro(), f.Producer, packed); err != nil {
+			return err
+		}
+		return db.touch(ctx, tx, r, signFacts, f.Certname, f.Environment)
+	}, nil
 }
 
 // Facts returns the last facts of a node.

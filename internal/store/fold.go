@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,14 +89,15 @@ func (db *DB) show(ctx context.Context, r journal.Record) error {
 	if behind := r.Number - min(db.positions[r.Origin].number, r.Number); behind > foldLag {
 		// The tables are being made again. Since order does not matter, this
 		// record goes ahead; it is folded once more in its turn.
-		return db.apply(ctx, []journal.Record{r}, nil)
+		alone := []journal.Record{r}
+		return db.apply(ctx, alone, db.changes(alone), nil)
 	}
 	for db.positions[r.Origin].number < r.Number {
-		n, err := db.foldSome(ctx, r.Origin)
+		some, err := db.foldSome(ctx, r.Origin)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if !some {
 			return fmt.Errorf("record %d is not in the journal", r.Number)
 		}
 	}
@@ -109,42 +111,98 @@ func (db *DB) foldAll(ctx context.Context) error {
 		return err
 	}
 	for _, o := range origins {
-		for {
-			if err := db.takeFold(ctx); err != nil {
-				return err
-			}
-			n, err := db.foldSome(ctx, o)
-			db.endFold()
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				break
-			}
+		if err := db.foldOrigin(ctx, o); err != nil {
+			return err
 		}
 	}
 	db.behind.Store(false)
 	return nil
 }
 
-// foldSome folds the next records of an origin and returns how many it dealt
-// with. The fold token must be held.
-func (db *DB) foldSome(ctx context.Context, o journal.Origin) (int, error) {
-	p := db.positions[o]
-	recs, err := db.journal.Read(ctx, o, journal.Bulk, p.number, foldStep)
+// foldOrigin folds all there is of one origin. While one group of records is written, the next one is made ready.
+func (db *DB) foldOrigin(ctx context.Context, o journal.Origin) error {
+	type read struct {
+		group *group
+		err   error
+	}
+	var next read
+	for {
+		if err := db.takeFold(ctx); err != nil {
+			return err
+		}
+		if at := db.positions[o].number; next.group == nil || next.group.after != at { // others fold, too
+			next.group, next.err = db.readGroup(ctx, o, at)
+		}
+		if next.err != nil || next.group == nil {
+			db.endFold()
+			return next.err
+		}
+		present, ahead := next.group, make(chan read, 1)
+		if len(present.records) == foldStep {
+			go func() {
+				g, err := db.readGroup(ctx, o, present.to.number)
+				ahead <- read{g, err}
+			}()
+		} else {
+			ahead <- read{}
+		}
+		err := db.writeGroup(ctx, present)
+		db.endFold()
+		next = <-ahead
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// foldSome folds the next records of an origin and reports whether there were any. The fold token must be held.
+func (db *DB) foldSome(ctx context.Context, o journal.Origin) (bool, error) {
+	g, err := db.readGroup(ctx, o, db.positions[o].number)
+	if err != nil || g == nil {
+		return false, err
+	}
+	return true, db.writeGroup(ctx, g)
+}
+
+// A group is what one transaction folds.
+type group struct {
+	origin  journal.Origin
+	after   uint64           // the number before it
+	records []journal.Record // none where one is damaged
+	changes []change         // of the records
+	to      position         // where it reaches
+}
+
+// A change writes what a record says into the tables. To decode a record and to pack its parts takes as long as to write it, so
+// that is done before the transaction begins. What cannot be decoded leaves no trace: its change is the error.
+type change func(ctx context.Context, tx *sqlite.Tx) error
+
+// readGroup makes the next records of an origin ready; nil when there are none. It changes nothing.
+func (db *DB) readGroup(ctx context.Context, o journal.Origin, after uint64) (*group, error) {
+	records, err := db.journal.Read(ctx, o, journal.Bulk, after, foldStep)
 	if damage, ok := errors.AsType[*journal.DamageError](err); ok {
 		// The journal has said so in its log. What is whole must not wait for it.
+		return &group{origin: o, after: after, to: position{number: damage.Number}}, nil
+	}
+	if err != nil || len(records) == 0 {
+		return nil, err
+	}
+	last := records[len(records)-1]
+	return &group{o, after, records, db.changes(records), position{last.Number, last.Hash}}, nil
+}
+
+// writeGroup folds a group. The fold token must be held.
+func (db *DB) writeGroup(ctx context.Context, g *group) error {
+	if len(g.records) == 0 {
 		db.metrics.skipped.WithLabelValues("damaged").Inc()
-		return 1, db.apply(ctx, nil, &moved{o, position{number: damage.Number}})
+	} else if err := db.noteGap(ctx, g.origin, g.records); err != nil {
+		return err
 	}
-	if err != nil || len(recs) == 0 {
-		return 0, err
+	if err := db.apply(ctx, g.records, g.changes, &moved{g.origin, g.to}); err != nil {
+		return err
 	}
-	if err := db.noteGap(ctx, o, recs); err != nil {
-		return 0, err
-	}
-	last := recs[len(recs)-1]
-	return len(recs), db.apply(ctx, recs, &moved{o, position{last.Number, last.Hash}})
+	db.positions[g.origin] = g.to
+	return nil
 }
 
 // moved is a new position of an origin.
@@ -153,21 +211,18 @@ type moved struct {
 	to     position
 }
 
-// apply folds records in one transaction, together with the position that it
-// reaches; nil leaves the position where it is. The fold token must be held.
-func (db *DB) apply(ctx context.Context, recs []journal.Record, m *moved) error {
+// apply makes the changes of records in one transaction, together with the position that it reaches; nil leaves the position where
+// it is. The fold token must be held.
+func (db *DB) apply(ctx context.Context, recs []journal.Record, changes []change, m *moved) error {
 	ctx = context.WithoutCancel(ctx) // others wait for this transaction too
 	tx, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin to fold: %w", err)
 	}
-	err = db.applyTx(ctx, tx, recs, m)
+	err = db.applyTx(ctx, tx, recs, changes, m)
 	failpoint.Here("store.folded")
 	if err := finish(tx, err); err != nil {
 		return fmt.Errorf("fold: %w", err)
-	}
-	if m != nil {
-		db.positions[m.origin] = m.to
 	}
 	db.metrics.folded.Add(float64(len(recs)))
 	if slices.ContainsFunc(recs, func(r journal.Record) bool { return r.Kind == kindBucket }) {
@@ -179,9 +234,9 @@ func (db *DB) apply(ctx context.Context, recs []journal.Record, m *moved) error 
 	return nil
 }
 
-func (db *DB) applyTx(ctx context.Context, tx *sqlite.Tx, recs []journal.Record, m *moved) error {
+func (db *DB) applyTx(ctx context.Context, tx *sqlite.Tx, recs []journal.Record, changes []change, m *moved) error {
 	for i := range recs {
-		err := db.fold(ctx, tx, &recs[i])
+		err := changes[i](ctx, tx)
 		if bad, ok := errors.AsType[*malformedError](err); ok {
 			db.metrics.skipped.WithLabelValues("malformed").Inc()
 			db.o.Log.ErrorContext(ctx, "record cannot be folded", telemetry.KeyErr, bad)
@@ -199,31 +254,43 @@ func (db *DB) applyTx(ctx context.Context, tx *sqlite.Tx, recs []journal.Record,
 	return err
 }
 
-// fold brings one record into the tables. A fold function decodes its record
-// before it changes anything, so that a malformed one leaves no trace.
-func (db *DB) fold(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
-	if known, err := foldNext(ctx, tx, r); known || err != nil {
-		return err
+// changes makes records ready.
+func (db *DB) changes(recs []journal.Record) []change {
+	all := make([]change, len(recs))
+	for i := range recs {
+		r := &recs[i]
+		c, err := db.fold(r)
+		all[i] = func(ctx context.Context, tx *sqlite.Tx) error {
+			if known, ferr := foldNext(ctx, tx, r); known || ferr != nil || err != nil {
+				return cmp.Or(ferr, err)
+			}
+			return c(ctx, tx)
+		}
 	}
+	return all
+}
+
+// fold decodes a record and returns what brings it into the tables.
+func (db *DB) fold(r *journal.Record) (change, error) {
 	switch r.Kind {
 	case kindFacts:
-		return db.foldFacts(ctx, tx, r)
+		return db.foldFacts(r)
 	case kindCatalog:
-		return db.foldCatalog(ctx, tx, r)
+		return db.foldCatalog(r)
 	case kindCompile:
-		return db.foldCompile(ctx, tx, r)
+		return db.foldCompile(r)
 	case kindReport:
-		return db.foldReport(ctx, tx, r)
+		return db.foldReport(r)
 	case kindENC:
-		return foldENC(ctx, tx, r)
+		return foldENC(r)
 	case kindBucket:
-		return foldBucket(ctx, tx, r)
+		return foldBucket(r)
 	case kindDeactivate:
-		return db.foldDeactivate(ctx, tx, r)
+		return db.foldDeactivate(r)
 	case kindNode:
-		return db.foldNode(ctx, tx, r)
+		return db.foldNode(r)
 	}
-	return noteUnknown(ctx, tx, r)
+	return func(ctx context.Context, tx *sqlite.Tx) error { return noteUnknown(ctx, tx, r) }, nil
 }
 
 // noteUnknown remembers the first record of a kind that a newer member writes. It is kept and passed on as any other; the

@@ -64,7 +64,7 @@ func TestOrderOfFoldingDoesNotMatter(t *testing.T) {
 		for len(order) > 0 {
 			n := min(1+r.IntN(40), len(order))
 			must(t, m.takeFold(t.Context()))
-			err := m.apply(t.Context(), order[:n], nil)
+			err := m.apply(t.Context(), order[:n], m.changes(order[:n]), nil)
 			m.endFold()
 			must(t, err)
 			order = order[n:]

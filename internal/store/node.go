@@ -112,16 +112,18 @@ type deactivated struct {
 	Certname puppet.Certname `json:"certname"`
 }
 
-func (db *DB) foldDeactivate(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func (db *DB) foldDeactivate(r *journal.Record) (change, error) {
 	var d deactivated
 	if _, err := splitParts(r, &d, 0); err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO node (certname, deactivated) VALUES (?, ?)
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO node (certname, deactivated) VALUES (?, ?)
 		ON CONFLICT DO UPDATE SET deactivated = max(deactivated, excluded.deactivated)`, d.Certname, stampOf(r)); err != nil {
-		return err
-	}
-	return db.indexExported(ctx, tx, d.Certname)
+			return err
+		}
+		return db.indexExported(ctx, tx, d.Certname)
+	}, nil
 }
 
 // A sign of life is a column of table node that says when a node was last heard of.

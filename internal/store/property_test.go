@@ -61,7 +61,7 @@ func TestMergeIsAFunctionOfTheSet(t *testing.T) {
 			}
 			for len(order) > 0 {
 				n := rapid.IntRange(1, len(order)).Draw(t, "group")
-				if err := m.apply(ctx, order[:n], nil); err != nil {
+				if err := m.apply(ctx, order[:n], m.changes(order[:n]), nil); err != nil {
 					t.Fatal(err)
 				}
 				order = order[n:]

@@ -93,29 +93,31 @@ func (db *DB) SaveReport(ctx context.Context, r puppet.Report) (duplicate bool, 
 	return !ours, nil
 }
 
-func (db *DB) foldReport(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func (db *DB) foldReport(r *journal.Record) (change, error) {
 	var s ReportSummary
 	parts, err := splitParts(r, &s, 1)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	summary, err := json.Marshal(s)
 	if err != nil {
-		return &malformedError{r, err}
+		return nil, &malformedError{r, err}
 	}
-	at := stampOf(r)
-	if _, err := tx.ExecContext(ctx, `INSERT INTO report (id, stamp, certname, environment, status, summary, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+	at, packed := stampOf(r), db.zip.pack(parts[0])
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO report (id, stamp, certname, environment, status, summary, body) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, status = excluded.status,
 			summary = excluded.summary, body = excluded.body WHERE excluded.stamp <= stamp`,
-		s.ID, at, s.Certname, s.Environment, s.Status, string(summary), db.zip.pack(parts[0])); err != nil {
+			s.ID, at, s.Certname, s.Environment, s.Status, string(summary), packed); err != nil {
+			return err
+		}
+		if err := db.touch(ctx, tx, r, signReport, s.Certname, s.Environment); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE node SET report_id = ?, status = ?, noop = ?, cached_catalog = ? WHERE certname = ? AND report = ?`,
+			s.ID, s.Status, s.Noop, s.CachedCatalogStatus, s.Certname, at)
 		return err
-	}
-	if err := db.touch(ctx, tx, r, signReport, s.Certname, s.Environment); err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `UPDATE node SET report_id = ?, status = ?, noop = ?, cached_catalog = ? WHERE certname = ? AND report = ?`,
-		s.ID, s.Status, s.Noop, s.CachedCatalogStatus, s.Certname, at)
-	return err
+	}, nil
 }
 
 // A ReportQuery selects reports. Zero fields select all.

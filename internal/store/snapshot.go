@@ -335,11 +335,12 @@ func (db *DB) TakeSnapshot(ctx context.Context, r io.Reader) (whole bool, err er
 	in := bufio.NewReaderSize(r, 1<<16)
 	var group []journal.Record
 	flush := func() error {
+		changes := db.changes(group)
 		if err := db.takeFold(ctx); err != nil {
 			return err
 		}
 		defer db.endFold()
-		err := db.apply(ctx, group, nil)
+		err := db.apply(ctx, group, changes, nil)
 		group = group[:0]
 		return err
 	}
@@ -415,25 +416,27 @@ func (db *DB) closeGaps(ctx context.Context, end *snapshotEnd) (whole bool, err 
 }
 
 // foldNode brings in the row of a node: each part by its own stamp.
-func (db *DB) foldNode(ctx context.Context, tx *sqlite.Tx, r *journal.Record) error {
+func (db *DB) foldNode(r *journal.Record) (change, error) {
 	var n nodeRow
 	if _, err := splitParts(r, &n, 0); err != nil {
-		return err
+		return nil, err
 	}
 	for _, at := range []*stamp{&n.Facts, &n.Catalog, &n.Compile, &n.Report, &n.EnvironmentStamp} {
 		if *at == nil {
 			*at = stamp{}
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO node (certname, seen, facts, catalog, compile, report, environment, environment_stamp, report_id, status, noop, cached_catalog, compile_failed, expired)
+	return func(ctx context.Context, tx *sqlite.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO node (certname, seen, facts, catalog, compile, report, environment, environment_stamp, report_id, status, noop, cached_catalog, compile_failed, expired)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?2 < ?14)
 		ON CONFLICT DO UPDATE SET seen = max(seen, ?2), facts = max(facts, ?3), catalog = max(catalog, ?4),
 			compile_failed = iif(?5 > compile, ?13, compile_failed), compile = max(compile, ?5),
 			report_id = iif(?6 > report, ?9, report_id), status = iif(?6 > report, ?10, status), noop = iif(?6 > report, ?11, noop),
 			cached_catalog = iif(?6 > report, ?12, cached_catalog), report = max(report, ?6),
 			environment = iif(?8 > environment_stamp, ?7, environment), environment_stamp = max(environment_stamp, ?8)`,
-		r.Key, stampOf(r), n.Facts, n.Catalog, n.Compile, n.Report, n.Environment, n.EnvironmentStamp, n.ReportID, n.Status, n.Noop, n.CachedCatalog, n.CompileFailed, db.silentSince()); err != nil {
-		return err
-	}
-	return db.indexExported(ctx, tx, puppet.Certname(r.Key))
+			r.Key, stampOf(r), n.Facts, n.Catalog, n.Compile, n.Report, n.Environment, n.EnvironmentStamp, n.ReportID, n.Status, n.Noop, n.CachedCatalog, n.CompileFailed, db.silentSince()); err != nil {
+			return err
+		}
+		return db.indexExported(ctx, tx, puppet.Certname(r.Key))
+	}, nil
 }
