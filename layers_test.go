@@ -40,7 +40,7 @@ const layers = `
 	internal/config
 	internal/hocon
 	internal/puppet
-	internal/telemetry internal/sqlite internal/atomicfile internal/stages
+	internal/telemetry internal/sqlite internal/atomicfile internal/stages internal/absence
 	internal/fault internal/failpoint
 `
 

@@ -29,6 +29,7 @@ import (
 	"troupe/internal/engine"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
+	"troupe/internal/stages"
 	"troupe/internal/store"
 	"troupe/internal/telemetry"
 )
@@ -226,21 +227,8 @@ func (a *API) Run(ctx context.Context, data string) error {
 		return err
 	}
 	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	close(a.ending)
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	err = srv.Shutdown(stop)
-	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
-		err = errors.Join(err, serr)
-	}
-	return err
+	srv.RegisterOnShutdown(func() { close(a.ending) })
+	return stages.ServeHTTP(ctx, srv, l, 10*time.Second)
 }
 
 // maxSocketPath is what sockaddr_un holds, less the final NUL (unix(7)).

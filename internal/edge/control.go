@@ -109,7 +109,7 @@ func (e *Edge) runControl(ctx context.Context) error {
 	mux.HandleFunc("POST /v1/takeover", e.giveOver)
 	mux.HandleFunc("GET /v1/dns/explain", e.answerDNS)
 	mux.HandleFunc("GET /v1/dns/export", e.answerExport)
-	return serveUntil(ctx, l, mux)
+	return e.serveBeside(ctx, l, mux)
 }
 
 // listMost is how many rows a list has at most.

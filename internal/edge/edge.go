@@ -23,7 +23,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"troupe/internal/authn"
 	"troupe/internal/config"
@@ -344,25 +343,14 @@ func (e *Edge) runMetrics(ctx context.Context) error {
 		return nil
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second}))
-	return e.beside(ctx, "metrics", e.conf.Metrics, func(ctx context.Context, l net.Listener) error { return serveUntil(ctx, l, mux) })
+	mux.Handle("GET /metrics", telemetry.MetricsPage(e.registry))
+	return e.beside(ctx, "metrics", e.conf.Metrics, func(ctx context.Context, l net.Listener) error { return e.serveBeside(ctx, l, mux) })
 }
 
-// serveUntil serves HTTP until ctx ends.
-func serveUntil(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancel()
-	err := srv.Shutdown(grace)
-	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
-		err = errors.Join(err, serr)
-	}
-	return err
+// serveBeside serves HTTP to operators, collectors and other edges until ctx ends.
+func (e *Edge) serveBeside(ctx context.Context, l net.Listener, h http.Handler) error {
+	return stages.ServeHTTP(ctx, &http.Server{
+		Handler: h, ErrorLog: slog.NewLogLogger(e.log.Handler(), slog.LevelDebug),
+		ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+	}, l, 3*time.Second)
 }

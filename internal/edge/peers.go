@@ -66,7 +66,7 @@ func (e *Edge) runPeers(ctx context.Context) error {
 	for _, p := range e.conf.Peers.Edges {
 		go func() { e.tellPeer(ctx, p); ended <- struct{}{} }()
 	}
-	err = serveUntil(ctx, tls.NewListener(l, e.peersTLS(names...)), mux)
+	err = e.serveBeside(ctx, tls.NewListener(l, e.peersTLS(names...)), mux)
 	for range e.conf.Peers.Edges {
 		<-ended
 	}

@@ -23,7 +23,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"troupe/internal/adminapi"
 	"troupe/internal/agentapi"
@@ -378,7 +377,7 @@ func (m *member) handler() http.Handler {
 	agents := agentapi.New(m.guard, m.code, m.engine, m.store, m.classifier, agentOptions(m.cfg.Load(), m)).Handler()
 	certificates := caapi.New(m.authority, m.guard, caapi.Options{Version: m.engine.Stats().Puppet}).Handler()
 	status := statusapi.New(m.guard, m.services(), statusapi.Options{
-		Metrics: m.metricsPage(), Beans: m.beans, Log: m.log,
+		Metrics: telemetry.MetricsPage(m.registry), Beans: m.beans, Log: m.log,
 	}).Handler()
 	mux := http.NewServeMux()
 	mux.Handle("/puppet-ca/", certificates)
@@ -454,11 +453,6 @@ func (m *member) runAdmin(ctx context.Context) error {
 	return api.Run(ctx, cfg.Data)
 }
 
-// metricsPage gathers for a few collectors at a time; more of them get 503.
-func (m *member) metricsPage() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second})
-}
-
 // runMetrics serves /metrics without TLS on the address of metrics.listen, which
 // should be a loopback one; without it only the main port has them.
 func (m *member) runMetrics(ctx context.Context) error {
@@ -468,23 +462,13 @@ func (m *member) runMetrics(ctx context.Context) error {
 		return nil
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", m.metricsPage())
-	srv := &http.Server{
-		Addr: addr, Handler: mux, ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
-		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.ListenAndServe() }()
-	select {
-	case err := <-served:
+	mux.Handle("GET /metrics", telemetry.MetricsPage(m.registry))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
 		return fmt.Errorf("metrics.listen: %w", err)
-	case <-ctx.Done():
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancel()
-	err := srv.Shutdown(stop)
-	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
-		err = errors.Join(err, serr)
-	}
-	return err
+	return stages.ServeHTTP(ctx, &http.Server{
+		Handler: mux, ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}, l, 3*time.Second)
 }

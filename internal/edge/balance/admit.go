@@ -1,15 +1,13 @@
 package balance
 
 import (
-	"maps"
 	"time"
+
+	"troupe/internal/absence"
 )
 
-// This file says which runs may begin, and when the others are to come back. Who is sent away is expected back, and counts as if it
-// stood in the queue: so a herd that comes at once comes back spread over the time that it takes to serve it, and not all together.
-
-// maxAway bounds for how long anybody is sent away: agents sleep no longer than their runinterval.
-const maxAway = 30 * time.Minute
+// This file says which runs may begin, and when the others are to come back. Who is sent away is expected back (package
+// absence), and counts as if it stood in the queue.
 
 // Admit says whether a run may begin that would have to wait for at most so long, and if not, when it is to come again. Ask.Key names it:
 // whoever was sent away and is back has waited once, and may wait for twice as long here.
@@ -18,7 +16,7 @@ func (p *Pool) Admit(ask Ask, most time.Duration) (after time.Duration, ok bool)
 	defer p.mu.Unlock()
 	now := p.o.Now()
 	p.dispatch(now, p.look(now))
-	back := p.away.isBack(now, ask.Key)
+	back := p.away.IsBack(now, ask.Key)
 	if back {
 		most *= 2
 	}
@@ -27,10 +25,10 @@ func (p *Pool) Admit(ask Ask, most time.Duration) (after time.Duration, ok bool)
 	}
 	after = p.wait(ask, now)
 	if places := p.places(now); places > 0 {
-		after += time.Duration(p.away.count(now)) * p.run() / time.Duration(places)
+		after += time.Duration(p.away.Count(now)) * p.run() / time.Duration(places)
 	}
-	after = min(max(after, time.Second), maxAway)
-	p.away.add(now, ask.Key, after)
+	after = min(max(after, time.Second), absence.Most)
+	p.away.Add(now, ask.Key, after)
 	return after, false
 }
 
@@ -50,66 +48,4 @@ func (p *Pool) run() time.Duration {
 		return p.usual()
 	}
 	return p.work / time.Duration(p.runs)
-}
-
-// absences knows who was sent away, by the second in which they are expected back. The zero value is ready to use.
-type absences struct {
-	due   [maxAway/time.Second + 1]int
-	from  int64            // Unix second of the oldest count
-	names map[string]int64 // the second of each
-}
-
-const (
-	late     = 60      // seconds for which somebody is remembered who does not come back in time
-	maxNames = 100_000 // more are counted, but not known again
-)
-
-// add expects one more back in a while.
-func (a *absences) add(now time.Time, name string, in time.Duration) {
-	a.forget(now)
-	second := now.Add(in).Unix()
-	a.due[second%int64(len(a.due))]++
-	if a.names == nil {
-		a.names = map[string]int64{}
-	}
-	if name != "" && len(name) <= maxKey && len(a.names) < maxNames {
-		a.names[name] = second
-	}
-}
-
-// isBack reports whether somebody was sent away, and expects it no longer.
-func (a *absences) isBack(now time.Time, name string) bool {
-	a.forget(now)
-	second, known := a.names[name]
-	if known && second >= a.from {
-		a.due[second%int64(len(a.due))]--
-	}
-	delete(a.names, name)
-	return known
-}
-
-// count returns how many are still expected.
-func (a *absences) count(now time.Time) int {
-	a.forget(now)
-	n := 0
-	for _, due := range a.due {
-		n += due
-	}
-	return n
-}
-
-// forget drops the seconds that have passed: who was due then is back, late or gone.
-func (a *absences) forget(now time.Time) {
-	second, size := now.Unix(), int64(len(a.due))
-	if second < a.from || second-a.from >= size+late {
-		*a = absences{from: second}
-		return
-	}
-	if a.from == second {
-		return
-	}
-	for ; a.from < second; a.from++ {
-		a.due[a.from%size] = 0
-	}
-	maps.DeleteFunc(a.names, func(_ string, due int64) bool { return due < second-late })
 }

@@ -83,28 +83,3 @@ func TestARunThatWaitsCountsWhole(t *testing.T) {
 		t.Errorf("behind a run of four requests the wait is %v, want 5s", got)
 	}
 }
-
-func TestAbsencesAreBoundedAndSurviveAClockThatIsSetBack(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
-	var a absences
-	for i := range maxNames + 10 {
-		a.add(now, fmt.Sprint(i), time.Minute)
-	}
-	if len(a.names) != maxNames || a.count(now) != maxNames+10 {
-		t.Errorf("%d names for %d absences, want %d and %d", len(a.names), a.count(now), maxNames, maxNames+10)
-	}
-	if !a.isBack(now, "7") || a.isBack(now, "7") || a.count(now) != maxNames+9 {
-		t.Error("somebody is back once")
-	}
-	if n := a.count(now.Add(61 * time.Second)); n != 0 {
-		t.Errorf("%d are expected after their time", n)
-	}
-	a.add(now.Add(61*time.Second), "x", time.Minute)
-	if n := a.count(now); n != 0 {
-		t.Errorf("%d are expected after the clock was set back", n)
-	}
-	a.add(now, "x", maxAway)
-	if n := a.count(now); n != 1 {
-		t.Errorf("%d are expected, want the one that was sent away for the longest time", n)
-	}
-}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"troupe/internal/absence"
 	"troupe/internal/edge/health"
 )
 
@@ -90,7 +91,7 @@ type Pool struct {
 	learned int
 	work    time.Duration // of the runs that began lately
 	runs    int
-	away    absences
+	away    absence.List
 }
 
 // New returns a Pool without servers.

@@ -3,13 +3,11 @@ package ruby
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	"troupe/internal/engine"
 	"troupe/internal/fault"
-	"troupe/internal/puppet"
 )
 
 // This file decides who waits, who is refused, and which worker a request gets.
@@ -28,11 +26,11 @@ func (p *Pool) enter(q engine.Request) (leave func(), err error) {
 		return nil, errClosing()
 	}
 	now := time.Now()
-	if back := p.away.isBack(now, q.Certname); p.full(q.Patient || back) {
+	if back := p.away.IsBack(now, string(q.Certname)); p.full(q.Patient || back) {
 		p.metrics.refused.Inc()
 		after := p.estimate()
 		if !q.Patient {
-			p.away.add(now, q.Certname, after)
+			p.away.Add(now, string(q.Certname), after)
 		}
 		return nil, &fault.Error{
 			Kind: fault.Unavailable, After: after,
@@ -92,7 +90,7 @@ const maxAway = 10 * time.Minute
 // that comes at once comes back spread over the time that it takes to serve it.
 // p.mu is held.
 func (p *Pool) estimate() time.Duration {
-	return min(max(p.behind(p.waiting+p.away.count(time.Now())), time.Second), maxAway)
+	return min(max(p.behind(p.waiting+p.away.Count(time.Now())), time.Second), maxAway)
 }
 
 // behind is how long a request waits that has so many before it. p.mu is held.
@@ -106,66 +104,6 @@ func (p *Pool) behind(others int) time.Duration {
 
 // firstGuess is a compile's length before there was one.
 const firstGuess = 300 * time.Millisecond
-
-// absences knows the requests that were sent away, by the second in which they
-// are expected back. The zero value is ready to use.
-type absences struct {
-	due   [maxAway/time.Second + 1]int
-	from  int64                     // Unix second of the oldest count
-	names map[puppet.Certname]int64 // the second of each
-}
-
-// late is for how long somebody is remembered who does not come back in time.
-const late = 60 // seconds
-
-// add expects one more request back in a while.
-func (a *absences) add(now time.Time, name puppet.Certname, in time.Duration) {
-	a.forget(now)
-	second := now.Add(min(in, maxAway)).Unix()
-	a.due[second%int64(len(a.due))]++
-	if a.names == nil {
-		a.names = map[puppet.Certname]int64{}
-	}
-	a.names[name] = second
-}
-
-// isBack reports whether a request was sent away, and expects it no longer.
-func (a *absences) isBack(now time.Time, name puppet.Certname) bool {
-	a.forget(now)
-	second, ok := a.names[name]
-	if ok && second >= a.from {
-		a.due[second%int64(len(a.due))]--
-	}
-	delete(a.names, name)
-	return ok
-}
-
-// count returns how many are still expected.
-func (a *absences) count(now time.Time) int {
-	a.forget(now)
-	n := 0
-	for _, d := range a.due {
-		n += d
-	}
-	return n
-}
-
-// forget drops the seconds that have passed: who was due is back, late or gone.
-func (a *absences) forget(now time.Time) {
-	second := now.Unix()
-	size := int64(len(a.due))
-	if second-a.from >= size+late || second < a.from {
-		*a = absences{from: second}
-		return
-	}
-	if a.from == second {
-		return
-	}
-	for ; a.from < second; a.from++ {
-		a.due[a.from%size] = 0
-	}
-	maps.DeleteFunc(a.names, func(_ puppet.Certname, due int64) bool { return due < second-late })
-}
 
 // count moves a request between the queue and a worker.
 func (p *Pool) count(waiting int) {

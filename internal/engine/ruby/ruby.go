@@ -32,6 +32,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"troupe/internal/absence"
 	"troupe/internal/engine"
 	"troupe/internal/puppet"
 	"troupe/internal/store"
@@ -103,7 +104,7 @@ type Pool struct {
 	running  int                            // requests inside run
 	average  time.Duration                  // of a compile, for the estimate in refusals
 	learned  int                            // compiles that it is of, at most memory
-	away     absences                       // requests that were refused and will come back
+	away     absence.List                   // requests that were refused and will come back
 	recent   *recent                        // requests to warm new versions with
 	changed  chan struct{}                  // closed and replaced whenever something above changes
 }
