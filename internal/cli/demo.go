@@ -17,8 +17,9 @@ func newDemo(c *common) *cobra.Command {
 		Use: "demo", Short: "A member on loopback and a real puppet agent against it, in a temporary folder", Args: noArgs,
 		Long: "Start a member on loopback in a temporary folder and run an unmodified puppet agent against it:\n" +
 			"a first run with its certificate, a run with a change, and one with nothing to do. Then three more\n" +
-			"members join, in two sites; one is killed, and the sites are cut off from each other. The host's own\n" +
-			"Puppet folders and ports are not touched. Ctrl-C ends it and removes the folder; with --once, or\n" +
+			"members join, in two sites; one is killed, and the sites are cut off from each other. At last an edge\n" +
+			"stands in front, and the member that serves a run is killed in the middle of it. The host's own Puppet\n" +
+			"folders and ports are not touched. Ctrl-C ends it and removes the folder; with --once, or\n" +
 			"without a terminal, it ends by itself and the exit code is 0 only if every run did what it should.",
 		Example: "  troupe demo\n  troupe demo --once",
 	}

@@ -103,7 +103,10 @@ func (s *stage) playSites(ctx context.Context) (err error) {
 		return err
 	}
 	s.port = s.first.port
-	return s.at(ctx, west, "ca", "list", "--all")
+	if err := s.at(ctx, west, "ca", "list", "--all"); err != nil {
+		return err
+	}
+	return s.playEdge(ctx, all)
 }
 
 // join makes a fresh machine a member with a token of the first.
