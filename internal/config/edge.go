@@ -209,7 +209,7 @@ type EdgeNameServer struct {
 
 // EdgeSite is one site as DNS tells of it.
 type EdgeSite struct {
-	Order []string      `yaml:"order,omitempty"` // the other sites, nearest first
+	Order EdgeOrder     `yaml:"order,omitempty"` // the other sites
 	Edges []EdgeDNSEdge `yaml:"edges"`
 }
 
@@ -219,7 +219,8 @@ type EdgeDNSEdge struct {
 	Target    string       `yaml:"target"`
 	Addresses []netip.Addr `yaml:"addresses"`
 	Port      uint16       `yaml:"port,omitempty"`
-	Weight    int          `yaml:"weight,omitempty"`
+	Weight    EdgeWeight   `yaml:"weight,omitempty"`      // or auto
+	Agent     string       `yaml:"agent_check,omitempty"` // weight auto: where an edge in mode passthrough says what it can take
 	Check     *EdgeCheck   `yaml:"check,omitempty"`
 }
 
@@ -266,7 +267,7 @@ type Duration time.Duration
 
 // UnmarshalYAML reads it.
 func (d *Duration) UnmarshalYAML(text []byte) error {
-	parsed, err := ParseDuration(strings.Trim(strings.TrimSpace(string(text)), `"'`))
+	parsed, err := ParseDuration(unquoted(text))
 	*d = Duration(parsed)
 	return err
 }
@@ -292,7 +293,7 @@ type Size int64
 
 // UnmarshalYAML reads it.
 func (s *Size) UnmarshalYAML(text []byte) error {
-	n, err := parseSize(strings.Trim(strings.TrimSpace(string(text)), `"'`))
+	n, err := parseSize(unquoted(text))
 	*s = Size(n)
 	return err
 }

@@ -282,7 +282,7 @@ func (d *EdgeDNS) check(p *edgeProblems) {
 		}
 	}
 	for name, site := range d.Sites {
-		for _, other := range site.Order {
+		for _, other := range site.Order.Sites {
 			if _, ok := d.Sites[other]; !ok || other == name {
 				p.add("dns.sites: order of %s: there is no other site %q", name, other)
 			}
@@ -308,6 +308,17 @@ func (b *EdgeBGP) check(p *edgeProblems) {
 	case "file":
 		if b.File == "" {
 			p.add("bgp.file is missing: the file that says up or down")
+	for name, site := range d.Sites {
+		for _, one := range site.Edges {
+			key := "dns.sites: " + name + ": agent_check of " + one.Name
+			if one.Agent != "" {
+				p.address(key, one.Agent)
+			}
+			if one.Agent != "" && one.Weight != WeightAuto {
+				p.add("%s: it says what the edge can take, which counts with weight: auto", key)
+			}
+		}
+	}
 		}
 	default:
 		if b.AS == 0 || !b.RouterID.Is4() || len(b.Neighbors) == 0 {

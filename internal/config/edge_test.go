@@ -80,6 +80,39 @@ func TestAnEdgeWithoutAFileServesTheMembers(t *testing.T) {
 	e, err := ParseEdge("edge.yaml", nil)
 	if err != nil {
 		t.Fatal(err)
+func TestWhatDNSMayMeasureIsReadAndWrittenBack(t *testing.T) {
+	text := `
+dns:
+  zone: puppet.example.com
+  sites:
+    east: {order: measured, edges: [{name: edge1, target: edge1.example.com, addresses: [], weight: auto, agent_check: "192.0.2.7:9999"}]}
+    west: {order: [east], edges: [{name: edge2, target: edge2.example.com, addresses: [], weight: 70}]}
+`
+	for range 2 {
+		e, err := ParseEdge("edge.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		east, west := e.DNS.Sites["east"], e.DNS.Sites["west"]
+		if !east.Order.Measured || len(west.Order.Sites) != 1 || west.Order.Measured || east.Edges[0].Weight != WeightAuto || west.Edges[0].Weight != 70 {
+			t.Errorf("read as %+v", e.DNS.Sites)
+		}
+		out, err := yaml.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(out)
+	}
+	for _, wrong := range []string{
+		"order: measure", "order: {west: 1}", "edges: [{name: e, target: e, addresses: [], weight: some}]", "edges: [{name: e, target: e, addresses: [], weight: -1}]",
+		"edges: [{name: e, target: e, addresses: [], agent_check: \"192.0.2.7:9999\"}]",
+	} {
+		if _, err := ParseEdge("edge.yaml", []byte("dns: {zone: puppet.example.com, sites: {east: {"+wrong+"}}}")); err == nil {
+			t.Errorf("%s is good", wrong)
+		}
+	}
+}
+
 	}
 	if len(e.Listeners) != 1 || e.Listeners[0].Pool != "members" || !e.Pools["members"].Members || !e.Terminates() {
 		t.Errorf("%+v", e)

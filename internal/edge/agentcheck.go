@@ -65,21 +65,8 @@ func (e *Edge) agentLine() string {
 func (e *Edge) spare() float64 {
 	least := 1.0
 	for _, l := range e.conf.Listeners {
-		taken, places := 0, 0
-		stats := e.pools[l.Pool].Stats()
-		for _, s := range stats.Servers {
-			if s.Verdict.State != health.Up || s.Weight == 0 {
-				continue
-			}
-			if s.Limit == 0 {
-				places = 0
-				break
-			}
-			taken += s.Current
-			places += s.Limit
-		}
-		if places > 0 {
-			least = min(least, float64(places-taken-stats.Queue)/float64(places))
+		if free, all, counted := e.room(e.pools[l.Pool]); counted {
+			least = min(least, float64(free)/float64(max(all, 1)))
 		}
 	}
 	return max(math.Round(100*least)/100, 0.01)

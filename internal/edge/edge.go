@@ -62,6 +62,7 @@ type Edge struct {
 	poison    *poison
 	outage    *outage
 	newcomers newcomers
+	measures  *measures
 	sessions  *sessions
 	runConf   runConf
 	troupe    *membership  // nil for an edge that stands alone
@@ -119,6 +120,7 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	parts := []stages.Stage{
 		stages.Of("health", e.judge.Run, 5*time.Second),
 		stages.Of("verdicts", e.follow, 5*time.Second),
+		stages.Of("measures", e.measure, 5*time.Second),
 		stages.Of("runs", e.runs.run, 5*time.Second),
 		stages.Of("tables", e.keepTables, 5*time.Second),
 		stages.Of("idle", e.reap, 15*time.Second),
@@ -162,7 +164,7 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		conf: conf, o: o, log: log, registry: prometheus.NewRegistry(), started: time.Now(), notify: stages.NewNotifier(),
 		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
 		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}),
-		newcomers: make(newcomers, maxNewcomers),
+		newcomers: make(newcomers, maxNewcomers), measures: newMeasures(),
 	}
 	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e.metrics = newMetrics(e.registry, e)

@@ -1,8 +1,11 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -83,16 +86,16 @@ func (e *Edge) dnsView() []dns.Site {
 	var all []dns.Site
 	for name, s := range e.conf.DNS.Sites {
 		site := dns.Site{Name: name, Order: map[string]float64{}}
-		for rank, other := range s.Order {
+		for rank, other := range s.Order.Sites {
 			site.Order[other] = float64(rank + 1)
 		}
+		if s.Order.Measured {
+			site.Order, _ = e.measures.distances(s, name == e.conf.Site, e.answered)
+		}
+		living := e.living(s)
 		for _, d := range s.Edges {
-			v := e.judge.Verdict(dnsPool + "/" + d.Name)
-			up := v.State == health.Up
-			weight := orInt(d.Weight, 100)
-			if v.Share > 0 {
-				weight = max(1, int(float64(weight)*v.Share))
-			}
+			up := e.answered(d)
+			weight, _ := e.measures.weight(d, living)
 			site.Edges = append(site.Edges, dns.Edge{
 				Name: d.Name, Target: d.Target, Addresses: d.Addresses, Port: d.Port, Weight: weight,
 				Services: map[dns.Service]bool{dns.Puppet: up, dns.CA: up, dns.Report: up, dns.Fileserver: up},
@@ -102,6 +105,48 @@ func (e *Edge) dnsView() []dns.Site {
 	}
 	slices.SortFunc(all, func(a, b dns.Site) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// answered tells whether an edge serves, so that it is in answers.
+func (e *Edge) answered(d config.EdgeDNSEdge) bool {
+	return e.judge.Verdict(dnsPool+"/"+d.Name).State == health.Up
+}
+
+func (e *Edge) living(s config.EdgeSite) (n int) {
+	for _, d := range s.Edges {
+		if e.answered(d) {
+			n++
+		}
+	}
+	return n
+}
+
+// measured says by which numbers DNS answers.
+func (e *Edge) measured() (lines []string) {
+	for _, name := range slices.Sorted(maps.Keys(e.conf.DNS.Sites)) {
+		s := e.conf.DNS.Sites[name]
+		living := e.living(s)
+		for _, d := range s.Edges {
+			if d.Weight == config.WeightAuto {
+				weight, why := e.measures.weight(d, living)
+				lines = append(lines, fmt.Sprintf("weight of %s (%s): %d, since %s", d.Name, name, weight, why))
+			}
+		}
+		if !s.Order.Measured {
+			continue
+		}
+		near, by := e.measures.distances(s, name == e.conf.Site, e.answered)
+		var far []string
+		for _, other := range slices.SortedFunc(maps.Keys(near), func(a, b string) int { return cmp.Or(cmp.Compare(near[a], near[b]), cmp.Compare(a, b)) }) {
+			far = append(far, fmt.Sprintf("%s %.0f ms", other, near[other]))
+		}
+		if by == "" {
+			lines = append(lines, fmt.Sprintf("order from %s: not measured yet, none of its edges says how far others are", name))
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("order from %s: %s, measured by %s", name, strings.Join(far, ", "), by))
+	}
+	return lines
 }
 
 // dnsTargets are what the judge watches for DNS.
@@ -123,11 +168,12 @@ func (e *Edge) dnsTargets() (all []health.Target, err error) {
 			if d.Check != nil {
 				c = *d.Check
 			}
-			h, err := e.check(c, config.EdgeServer{}, nil, false)
+			h, err := e.check(c, config.EdgeServer{AgentCheck: d.Agent}, nil, "")
 			if err != nil {
 				return nil, err
 			}
 			h.Interval, h.Timeout, h.Fall = orElse(h.Interval, dnsEvery), orElse(h.Timeout, dnsTimeout), orInt(h.Fall, dnsFall)
+			h.Header = tellHeader
 			all = append(all, health.Target{ID: dnsPool + "/" + d.Name, Address: net.JoinHostPort(strings.TrimSuffix(at, "."), strconv.Itoa(port)), Check: h})
 		}
 	}
@@ -172,7 +218,9 @@ func (e *Edge) answerDNS(w http.ResponseWriter, r *http.Request) {
 		e.reply(w, nil, fault.New(fault.Invalid, "%q is no address: whose question is it?", q.Get("from")))
 		return
 	}
-	e.reply(w, e.zone.Explain(q.Get("name"), kind, from), nil)
+	x := e.zone.Explain(q.Get("name"), kind, from)
+	x.Measured = e.measured()
+	e.reply(w, x, nil)
 }
 
 // answerExport writes the zone as a file.

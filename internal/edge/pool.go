@@ -231,9 +231,9 @@ func orElse(d, other time.Duration) time.Duration {
 }
 
 // check turns an operator's words into what the judge does. In mode puppet a server is asked as agents ask it.
-func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, sendProxy bool) (health.Check, error) {
+func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, sendProxy string) (health.Check, error) {
 	h := health.Check{
-		Type: c.Type, Method: c.Method, Path: c.Path, Host: c.Host, SendProxy: sendProxy,
+		Type: c.Type, Method: c.Method, Path: c.Path, Host: c.Host, SendProxy: sendProxy != "", ProxyV2: sendProxy == "v2",
 		Interval: time.Duration(c.Interval), FastInterval: time.Duration(c.FastInterval), DownInterval: time.Duration(c.DownInterval), Timeout: time.Duration(c.Timeout),
 		Rise: c.Rise, Fall: c.Fall, Spread: c.Spread, AgentAddress: s.AgentCheck, Observe: yes(c.Observe), ErrorLimit: c.ErrorLimit, OnError: c.OnError, Suspicion: suspicion,
 	}
@@ -303,7 +303,7 @@ func (e *Edge) targets() ([]health.Target, error) {
 			if s.prefix != "" {
 				c = quickly(c)
 			}
-			check, err := e.check(c, conf, s.http.TLSClientConfig, p.conf.SendProxy != "")
+			check, err := e.check(c, conf, s.http.TLSClientConfig, p.conf.SendProxy)
 			if err != nil {
 				return nil, fmt.Errorf("pool %s: check of %s: %w", name, s.name, err)
 			}

@@ -280,6 +280,9 @@ func (e *Edge) answersStatus(w http.ResponseWriter, r *http.Request) bool {
 	}
 	ok, why := e.serving()
 	if ok && !e.leaving.Load() && !e.drained.Load() {
+		if line := e.measures.says(); line != "" {
+			w.Header().Set(tellHeader, line)
+		}
 		answerText(w, outcome{}, http.StatusOK, "running")
 		return true
 	}

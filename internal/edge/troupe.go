@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"troupe/internal/atomicfile"
@@ -50,6 +51,7 @@ type membership struct {
 	clients map[journal.Origin]*http.Client // used by one goroutine
 	last    journal.Origin                  // who answered last
 	sum     string                          // of the trust in force
+	beats   atomic.Pointer[map[string]cluster.ViewPeer]
 }
 
 // Join makes the machine of conf an edge of a troupe. invitation is TOKEN@HOST, of a token of role edge.
@@ -172,10 +174,13 @@ func (e *Edge) askMember(ctx context.Context, p cluster.Peer) error {
 		return err
 	}
 	peers := make([]cluster.Peer, len(view.Peers))
+	beats := map[string]cluster.ViewPeer{}
 	for i, v := range view.Peers {
 		peers[i] = v.Peer
 		peers[i].Self = false
+		beats[v.Name] = v
 	}
+	m.beats.Store(&beats)
 	if err := m.side.Remember(peers); err != nil {
 		return err
 	}
@@ -192,6 +197,14 @@ func (e *Edge) askMember(ctx context.Context, p cluster.Peer) error {
 		return err
 	}
 	return e.setMembers(peers)
+}
+
+// heard is what members said of themselves last, by their names.
+func (m *membership) heard() map[string]cluster.ViewPeer {
+	if beats := m.beats.Load(); beats != nil {
+		return *beats
+	}
+	return nil
 }
 
 // call asks a member for something.

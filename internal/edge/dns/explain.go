@@ -26,6 +26,7 @@ type Explanation struct {
 	Why      string     `json:"why"`
 	Edges    []Reason   `json:"edges,omitempty"`
 	Answer   []string   `json:"answer,omitempty"`
+	Measured []string   `json:"measured,omitempty"` // what the view's weights and order come from, in words of who made it
 }
 
 // Reason says of one edge why it is in the answer or not.
@@ -130,6 +131,9 @@ func (e Explanation) String() string {
 			sign = "+"
 		}
 		fmt.Fprintf(&b, "  %s %d %d %s (%s of %s): %s\n", sign, r.Priority, r.Weight, r.Target, r.Edge, r.Site, r.Why)
+	}
+	for _, line := range e.Measured {
+		fmt.Fprintf(&b, "%s\n", line)
 	}
 	for _, line := range e.Answer {
 		fmt.Fprintf(&b, "%s\n", line)

@@ -56,6 +56,7 @@ type Check struct {
 	TLS         *tls.Config    // nil: no verification; a check shows that a server answers, not who it is
 	SendProxy   bool           // a PROXY header comes first
 	ProxyV2     bool           // it is of version 2
+	Header      string         // of good answers, that [Status] repeats; empty: none
 
 	Interval     time.Duration // 0 means 2 s; of a heartbeat: how often it comes
 	FastInterval time.Duration // while the state is changing; 0 means Interval
@@ -191,14 +192,14 @@ func samePattern(a, b *regexp.Regexp) bool {
 // scalars returns what of a check can be compared by ==.
 func (c Check) scalars() any {
 	type scalars struct {
-		texts    [9]string
+		texts    [10]string
 		times    [6]time.Duration
 		rise     [4]int
 		spread   float64
 		switches [4]bool
 	}
 	return scalars{
-		[9]string{c.Type, c.Method, c.Path, c.Host, c.HTTPVersion, c.Initial, c.AgentAddress, c.AgentSend, c.OnError},
+		[10]string{c.Type, c.Method, c.Path, c.Host, c.HTTPVersion, c.Initial, c.AgentAddress, c.AgentSend, c.OnError, c.Header},
 		[6]time.Duration{c.Interval, c.FastInterval, c.DownInterval, c.Timeout, c.AgentInterval, c.Suspicion},
 		[4]int{c.Rise, c.Fall, c.Layer, c.ErrorLimit},
 		c.Spread,

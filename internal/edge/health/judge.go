@@ -20,6 +20,8 @@ type judge struct {
 	fresh   bool   // no check yet, and none is assumed: the first decides alone
 	drained bool   // the check said: no new work
 	last    result // the last check; also a failure that requests have shown
+	said    string // by the last good check
+	near    time.Duration
 
 	agent agent
 	beats beats
@@ -74,7 +76,12 @@ func (j *judge) top() int { return j.target.Check.Rise + j.target.Check.Fall - 1
 func (j *judge) checked(r result) {
 	j.last = r
 	j.checks++
-	if !r.ok {
+	if r.near > 0 {
+		j.near = r.near
+	}
+	if r.ok {
+		j.said = r.said
+	} else {
 		j.failed++
 	}
 	if j.fresh {

@@ -35,6 +35,8 @@ type result struct {
 	code   string
 	status int // of HTTP; 0 without one
 	detail string
+	said   string        // the header that the check asks for
+	near   time.Duration // until the connection stood; 0 when it never did
 	took   time.Duration
 	at     time.Time
 }
@@ -73,21 +75,25 @@ func (m *Monitor) probe(ctx context.Context, t Target, timeout time.Duration) re
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	r := m.attempt(ctx, t)
+	var near time.Duration
+	r := m.attempt(ctx, t, &near)
+	r.near = near
 	r.took = time.Since(start)
 	r.at = m.o.Now()
 	return r
 }
 
-func (m *Monitor) attempt(ctx context.Context, t Target) result {
+func (m *Monitor) attempt(ctx context.Context, t Target, near *time.Duration) result {
 	c := t.Check
 	if c.breaksLine() {
 		return result{code: "INI", detail: "the check cannot be sent: a line end or a space stands where HTTP allows none"}
 	}
+	start := time.Now()
 	conn, err := m.o.Dial(ctx, network(t.Address), t.Address)
 	if err != nil {
 		return failure("L4", "CON", err)
 	}
+	*near = time.Since(start)
 	defer func() { _ = conn.Close() }() // a check's connection is of no further use
 	if deadline, ok := ctx.Deadline(); ok {
 		err = conn.SetDeadline(deadline)
@@ -193,7 +199,11 @@ func (c Check) request(conn net.Conn, address string) result {
 			return result{code: "L7RSP", status: answer.StatusCode, detail: "the body does not match " + c.Body.String()}
 		}
 	}
-	return result{ok: true, code: "L7OK", status: answer.StatusCode}
+	r := result{ok: true, code: "L7OK", status: answer.StatusCode}
+	if c.Header != "" {
+		r.said = answer.Header.Get(c.Header)
+	}
+	return r
 }
 
 // proxyHeader says in the PROXY protocol that the connection speaks for itself: with its own addresses in version 1, LOCAL in version 2.

@@ -171,7 +171,7 @@ func TestChecksSayWhatIsWrongWithAConnection(t *testing.T) {
 		if c.Validate() == nil {
 			t.Errorf("%+v is valid", c)
 		}
-		if r := New(Options{}).attempt(t.Context(), Target{Address: ln.Addr().String(), Check: c.withDefaults()}); r.ok || r.code != "INI" {
+		if r := New(Options{}).attempt(t.Context(), Target{Address: ln.Addr().String(), Check: c.withDefaults()}, new(time.Duration)); r.ok || r.code != "INI" {
 			t.Errorf("%+v was sent: %s", c, r.short())
 		}
 	}

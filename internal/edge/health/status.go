@@ -1,6 +1,8 @@
 package health
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -11,17 +13,19 @@ type Status struct {
 	ID      string
 	Address string
 	Verdict
-	Check     string // the last one, in HAProxy's words: L7OK/200 in 3ms; empty before the first
-	Passed    int    // of Needed checks in a row, while the state is changing
-	Needed    int    // 0 while it is not
-	Agent     string // what its agent said last, or why it said nothing
-	Admin     string // the operator's word: drain, maint or nothing
-	Beat      Beat   // the last one
-	Checks    int    // since it is watched
-	Failed    int    // of these
-	Downs     int    // how often checks or requests marked it down
-	Hidden    int    // failures that requests have shown, or that somebody suspected
-	Errors    int    // of requests, in a row
+	Said      string        // by the header of the last good check (Check.Header)
+	Near      time.Duration // how long the last connection took to open: the round-trip time, and a little
+	Check     string        // the last one, in HAProxy's words: L7OK/200 in 3ms; empty before the first
+	Passed    int           // of Needed checks in a row, while the state is changing
+	Needed    int           // 0 while it is not
+	Agent     string        // what its agent said last, or why it said nothing
+	Admin     string        // the operator's word: drain, maint or nothing
+	Beat      Beat          // the last one
+	Checks    int           // since it is watched
+	Failed    int           // of these
+	Downs     int           // how often checks or requests marked it down
+	Hidden    int           // failures that requests have shown, or that somebody suspected
+	Errors    int           // of requests, in a row
 	Ejections int
 }
 
@@ -34,7 +38,7 @@ func (m *Monitor) All() []Status {
 		w := m.targets[id]
 		j := &w.judge
 		s := Status{
-			ID: id, Address: w.Address, Verdict: j.verdict, Check: j.last.String(), Agent: j.agent.last, Admin: j.admin, Beat: j.beats.last,
+			ID: id, Address: w.Address, Verdict: j.verdict, Said: j.said, Near: j.near, Check: j.last.String(), Agent: j.agent.last, Admin: j.admin, Beat: j.beats.last,
 			Checks: j.checks, Failed: j.failed, Downs: j.downs, Hidden: j.hidden, Errors: j.errors, Ejections: j.eject.total,
 		}
 		switch rise := w.Check.Rise; {
