@@ -106,6 +106,10 @@ type EdgePool struct {
 	AllBackups  bool         `yaml:"all_backups,omitempty"`
 	LocalFirst  *bool        `yaml:"local_first,omitempty"` // servers of another site are a tier further away; default true
 	Panic       float64      `yaml:"panic,omitempty"`       // with a smaller share of healthy servers all are used
+	InPanic     string       `yaml:"in_panic,omitempty"`    // or none is: all, none
+	Spill       float64      `yaml:"spill,omitempty"`       // from so many waiting for each server on, later tiers help
+	Overprovide float64      `yaml:"overprovision,omitempty"`
+	HashBound   float64      `yaml:"hash_bound,omitempty"` // how far over the average a server may be
 	SlowStart   Duration     `yaml:"slow_start,omitempty"`
 	SendProxy   string       `yaml:"send_proxy,omitempty"` // v1 or v2; mode passthrough
 	Check       EdgeCheck    `yaml:"check,omitempty"`

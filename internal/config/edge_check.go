@@ -167,9 +167,7 @@ func (e *Edge) checkPool(p *edgeProblems, name string, pool *EdgePool) {
 	p.oneOf(key+": hash_by", pool.HashBy, "environment", "certname", "source")
 	p.oneOf(key+": stick", pool.Stick, "certname", "source")
 	p.oneOf(key+": send_proxy", pool.SendProxy, "v1", "v2")
-	if pool.Panic < 0 || pool.Panic > 1 {
-		p.add("%s: panic is a share between 0 and 1", key)
-	}
+	pool.checkShares(p, key)
 	if pool.Members && pool.Balance == "" {
 		pool.Balance = "least-work" // members are not alike, and catalogs are not
 	}
@@ -204,6 +202,28 @@ func (e *Edge) checkPool(p *edgeProblems, name string, pool *EdgePool) {
 		}
 	}
 	pool.Check.check(p, key+": check")
+}
+
+// checkShares looks at how work is shared among servers and tiers.
+func (pool *EdgePool) checkShares(p *edgeProblems, key string) {
+	if pool.Panic < 0 || pool.Panic > 1 {
+		p.add("%s: panic is a share between 0 and 1", key)
+	}
+	p.oneOf(key+": in_panic", pool.InPanic, "all", "none")
+	if pool.InPanic != "" && pool.Panic == 0 {
+		p.add("%s: in_panic counts with panic, the share of healthy servers below which it begins", key)
+	}
+	if pool.Spill < 0 {
+		p.add("%s: spill is a number from 0: how many wait for each server", key)
+	}
+	for word, n := range map[string]float64{"overprovision": pool.Overprovide, "hash_bound": pool.HashBound} {
+		if n != 0 && (n < 1 || n > 10) {
+			p.add("%s: %s is a number from 1 to 10", key, word)
+		}
+	}
+	if pool.HashBound != 0 && pool.Balance != "hash" {
+		p.add("%s: hash_bound counts with balance: hash", key)
+	}
 }
 
 // checkOverflow refuses a circle: a request would go around for ever.
@@ -288,6 +308,17 @@ func (d *EdgeDNS) check(p *edgeProblems) {
 			}
 		}
 	}
+	for name, site := range d.Sites {
+		for _, one := range site.Edges {
+			key := "dns.sites: " + name + ": agent_check of " + one.Name
+			if one.Agent != "" {
+				p.address(key, one.Agent)
+			}
+			if one.Agent != "" && one.Weight != WeightAuto {
+				p.add("%s: it says what the edge can take, which counts with weight: auto", key)
+			}
+		}
+	}
 	if d.RateLimit < 0 {
 		p.add("dns.rate_limit is a number from 0")
 	}
@@ -308,17 +339,6 @@ func (b *EdgeBGP) check(p *edgeProblems) {
 	case "file":
 		if b.File == "" {
 			p.add("bgp.file is missing: the file that says up or down")
-	for name, site := range d.Sites {
-		for _, one := range site.Edges {
-			key := "dns.sites: " + name + ": agent_check of " + one.Name
-			if one.Agent != "" {
-				p.address(key, one.Agent)
-			}
-			if one.Agent != "" && one.Weight != WeightAuto {
-				p.add("%s: it says what the edge can take, which counts with weight: auto", key)
-			}
-		}
-	}
 		}
 	default:
 		if b.AS == 0 || !b.RouterID.Is4() || len(b.Neighbors) == 0 {

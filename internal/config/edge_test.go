@@ -64,6 +64,10 @@ func TestWhatIsWrongWithAnEdgesFileIsNamed(t *testing.T) {
 		"path in bytes":      {"{source: [192.0.2.7/32],", "{path: [/puppet-ca/],", "inside of TLS"},
 		"time":               {"interval: 2s", "interval: 2 weeks", "is not a time such as"},
 		"balance":            {"stick: source", "balance: leastconn", "is not one of round-robin"},
+		"panic":              {"stick: source", "in_panic: none", "in_panic counts with panic"},
+		"overprovision":      {"stick: source", "overprovision: 0.5", "overprovision is a number from 1 to 10"},
+		"hash bound":         {"stick: source", "hash_bound: 2", "hash_bound counts with balance: hash"},
+		"spill":              {"stick: source", "spill: -1", "spill is a number from 0"},
 		"status":             {"path: /production", "status: \"200-\", path: /production", "no list of statuses"},
 	} {
 		text := strings.Replace(edgeExample, c.change, c.to, 1)
@@ -76,10 +80,6 @@ func TestWhatIsWrongWithAnEdgesFileIsNamed(t *testing.T) {
 	}
 }
 
-func TestAnEdgeWithoutAFileServesTheMembers(t *testing.T) {
-	e, err := ParseEdge("edge.yaml", nil)
-	if err != nil {
-		t.Fatal(err)
 func TestWhatDNSMayMeasureIsReadAndWrittenBack(t *testing.T) {
 	text := `
 dns:
@@ -113,6 +113,10 @@ dns:
 	}
 }
 
+func TestAnEdgeWithoutAFileServesTheMembers(t *testing.T) {
+	e, err := ParseEdge("edge.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if len(e.Listeners) != 1 || e.Listeners[0].Pool != "members" || !e.Pools["members"].Members || !e.Terminates() {
 		t.Errorf("%+v", e)

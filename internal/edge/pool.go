@@ -93,7 +93,7 @@ func (e *Edge) newPool(name string, c config.EdgePool) *pool {
 	p.Pool = balance.New(balance.Options{
 		Name: name, Method: c.Balance, HashBy: c.HashBy, Stick: c.Stick, StickExpire: c.StickExpire.Or(30 * time.Minute), StickSize: c.StickSize,
 		Table: e.tables[name], MaxQueue: orInt(c.Queue.Length, queueLength), QueueTimeout: c.Queue.Timeout.Or(queueMost), SlowStart: time.Duration(c.SlowStart),
-		AllBackups: c.AllBackups, Panic: c.Panic, Site: e.conf.Site, LocalFirst: yes(c.LocalFirst),
+		AllBackups: c.AllBackups, Panic: c.Panic, PanicNone: c.InPanic == "none", Spill: c.Spill, Overprovision: c.Overprovide, Bound: c.HashBound, Site: e.conf.Site, LocalFirst: yes(c.LocalFirst),
 		Verdict:    func(server string) health.Verdict { return e.judge.Verdict(name + "/" + server) },
 		Registerer: e.registry,
 	})

@@ -240,11 +240,13 @@ func (p *Pool) Usable() int {
 // usable counts servers that are up; backups only when there are no others. p.mu is held.
 func (p *Pool) usable(now time.Time) int {
 	n, backups := 0, 0
+	none := p.o.PanicNone && p.panics(now)
 	for _, s := range p.servers {
 		switch {
 		case s.verdict.State != health.Up || s.weight(now) == 0:
 		case s.Backup:
 			backups++
+		case none:
 		default:
 			n++
 		}
