@@ -63,8 +63,8 @@ func measureFailures(t *testing.T, b *strings.Builder) {
 		s.haproxy("HAProxy, mode http", "http", true, ""),
 	}
 	ids := s.identities(fronts[1].addr, brief(30, 60))
-	fmt.Fprintf(b, "### Agent runs while servers die\n\n%d agents of versions 7.23, 8.10 and 9 that run every 3 s for %v; three servers, one of which is killed with SIGKILL every 2 to 4 s "+
-		"and started again after 0.5 to 1.5 s (seed %d, the same moments for all). A run is 12 to 15 requests over TLS with the agent's certificate, a catalog of 300 kB after 200 to 400 ms. "+
+	fmt.Fprintf(b, "### Agent runs while servers die\n\n%d agents of versions 7.23, 8.10 and 9 that run every 3 s for %v; three servers, one of which is killed with SIGKILL 2 to 4 s "+
+		"after all were up, and started again after 0.5 to 1.5 s (seed %d, the same moments for all). A run is 12 to 15 requests over TLS with the agent's certificate, a catalog of 300 kB after 200 to 400 ms. "+
 		"Checks every 200 ms, down after 2, up after 1, sessions of a server that is down are cut; HAProxy with leastconn, redispatch, retries 3, in mode http "+
 		"with retry-on all-retryable-errors, option http-buffer-request and tune.bufsize 256 kB.\n\n"+
 		"| front | runs | failed | of these on a cached catalog | without report | %% failed | kills | p50 of a run | p99 |\n|---|---|---|---|---|---|---|---|---|\n",

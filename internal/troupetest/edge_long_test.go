@@ -192,7 +192,7 @@ func TestAMemberThatHangsCostsNoRunBehindAnEdge(t *testing.T) {
 		t.Logf("hang %d: no request goes there after %v (%s); the longest of %d runs took %v", i+1, found.Round(10*time.Millisecond), reason, got.Runs, got.Run.Max.Round(10*time.Millisecond))
 		edge.AwaitUp("members", 2)
 	}
-	t.Logf("4 hangs: %v", book)
+	t.Logf("all hangs: %v", book)
 	book.stored(t, east, west)
 }
 

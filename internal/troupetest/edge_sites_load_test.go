@@ -185,7 +185,7 @@ func (s *EdgeSites) ask(address string) asked {
 	return one
 }
 
-// A seen is what the client saw since a time.
+// A seen is what the client saw of connections that it began within a time.
 type seen struct {
 	all, failed int
 	last        time.Duration // since then until the last connection that failed was begun
@@ -195,12 +195,12 @@ type seen struct {
 	why         map[string]int
 }
 
-func (tr *traffic) seen(since time.Time, by *SiteEdge) seen {
+func (tr *traffic) seen(since, until time.Time, by *SiteEdge) seen {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	n := seen{by: map[string]int{}, why: map[string]int{}}
 	for _, a := range tr.asked {
-		if a.begin.Before(since) {
+		if a.begin.Before(since) || !a.begin.Before(until) {
 			continue
 		}
 		n.all++
