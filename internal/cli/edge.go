@@ -330,6 +330,9 @@ func newEdgeMode(c *common, mode, short string) *cobra.Command {
 		return usageError{fmt.Errorf("%s needs one POOL/SERVER (see: %s --help)", cmd.CommandPath(), cmd.CommandPath())}
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 && *cut {
+			return usageError{fmt.Errorf("--cut is for one server: name POOL/SERVER. An edge in drain serves who comes all the same; stop it, and what runs ends")}
+		}
 		client, err := c.askEdge(cmd.Context())
 		if err != nil {
 			return err
@@ -348,7 +351,7 @@ func newEdgeMode(c *common, mode, short string) *cobra.Command {
 
 func newEdgeWeight(c *common) *cobra.Command {
 	return &cobra.Command{
-		Use: "weight POOL/SERVER N", Short: "Change a server's weight until the edge is restarted", Example: "  troupe edge weight workers/puppet1 50",
+		Use: "weight POOL/SERVER N", Short: "Change a server's weight until the configuration says another one", Example: "  troupe edge weight workers/puppet1 50",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
 				return nil

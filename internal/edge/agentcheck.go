@@ -12,13 +12,9 @@ import (
 // This file tells a HAProxy in front of several edges how much each can take, by its own agent-check protocol.
 
 // runAgentCheck answers agent checks until ctx ends, or another process has taken over.
-func (e *Edge) runAgentCheck(ctx context.Context) error {
-	if e.conf.AgentCheck == "" {
-		<-ctx.Done()
-		return nil
-	}
-	e.firstVerdicts(ctx)
-	return e.beside(ctx, "agent_check", e.conf.AgentCheck, func(ctx context.Context, l net.Listener) error {
+func (e *Edge) runAgentCheck(ctx context.Context, begun func()) error {
+	return e.beside(ctx, "agent_check", e.conf.AgentCheck, begun, func(ctx context.Context, l net.Listener) error {
+		e.firstVerdicts(ctx, verdictsMost)
 		return health.AgentResponder(ctx, l, e.agentLine)
 	})
 }
@@ -27,8 +23,8 @@ func (e *Edge) runAgentCheck(ctx context.Context) error {
 const verdictsMost = 5 * time.Second
 
 // firstVerdicts waits until servers were checked: an edge that has just begun is not down.
-func (e *Edge) firstVerdicts(ctx context.Context) {
-	timer := time.NewTimer(verdictsMost)
+func (e *Edge) firstVerdicts(ctx context.Context, most time.Duration) {
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	for {
 		changed := e.judge.Changed()

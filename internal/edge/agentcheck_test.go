@@ -128,7 +128,7 @@ func TestAPortThatIsTakenIsNamed(t *testing.T) {
 	check(t, err)
 	defer taken.Close()
 	e := &Edge{replaced: make(chan struct{})}
-	if err := e.beside(t.Context(), "agent_check", taken.Addr().String(), nil); err == nil || err.Error()[:11] != "agent_check" {
+	if err := e.beside(t.Context(), "agent_check", taken.Addr().String(), func() { t.Error("it has begun") }, nil); err == nil || err.Error()[:11] != "agent_check" {
 		t.Errorf("%v", err)
 	}
 }

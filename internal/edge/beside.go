@@ -13,7 +13,7 @@ import (
 // until then this one waits, so that no such port is why a takeover fails.
 
 // beside serves on an address until ctx ends, or until another process has taken over.
-func (e *Edge) beside(ctx context.Context, what, address string, serve func(context.Context, net.Listener) error) error {
+func (e *Edge) beside(ctx context.Context, what, address string, begun func(), serve func(context.Context, net.Listener) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	defer func() { <-ended }()
@@ -26,23 +26,25 @@ func (e *Edge) beside(ctx context.Context, what, address string, serve func(cont
 		case <-ctx.Done():
 		}
 	}()
-	return e.patiently(ctx, func(ctx context.Context) error {
+	return e.patiently(ctx, begun, func(ctx context.Context) error {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
+		begun()
 		return serve(ctx, l)
 	})
 }
 
-// patiently runs what needs a port that the process before this one may still have.
-func (e *Edge) patiently(ctx context.Context, run func(context.Context) error) error {
+// patiently runs what needs a port that the process before this one may still have: then it has begun as far as it can.
+func (e *Edge) patiently(ctx context.Context, begun func(), run func(context.Context) error) error {
 	const again = 100 * time.Millisecond
 	for {
 		err := run(ctx)
 		if !e.o.Takeover || !errors.Is(err, syscall.EADDRINUSE) {
 			return err
 		}
+		begun()
 		select {
 		case <-ctx.Done():
 			return nil

@@ -25,7 +25,10 @@ import (
 // This file is what an operator asks of a running edge, server and client side by side. It listens on a Unix socket in the data
 // folder; whoever may open it (mode 0600) is the operator.
 
-const controlSocket = "edge.sock"
+const (
+	controlSocket = "edge.sock"
+	nextSocket    = ".next"
+)
 
 // A Status is an edge on one screen.
 type Status struct {
@@ -80,9 +83,9 @@ type Explanation struct {
 	SetAside string           `json:"set_aside,omitempty"`
 }
 
-// runControl serves the socket.
-func (e *Edge) runControl(ctx context.Context) error {
-	path := filepath.Join(e.conf.Data, controlSocket)
+// runControl serves the socket. It gets its name in [Edge.begin]: until then that is the socket of the process before this one.
+func (e *Edge) runControl(ctx context.Context, begun func()) error {
+	path := filepath.Join(e.conf.Data, controlSocket+nextSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -109,6 +112,7 @@ func (e *Edge) runControl(ctx context.Context) error {
 	mux.HandleFunc("POST /v1/takeover", e.giveOver)
 	mux.HandleFunc("GET /v1/dns/explain", e.answerDNS)
 	mux.HandleFunc("GET /v1/dns/export", e.answerExport)
+	begun()
 	return e.serveBeside(ctx, l, mux)
 }
 
@@ -239,7 +243,7 @@ func (e *Edge) change(w http.ResponseWriter, r *http.Request) {
 		e.reply(w, nil, fault.Wrap(fault.Invalid, err, "the request cannot be read"))
 		return
 	}
-	e.reply(w, struct{}{}, e.changeServer(r.PathValue("pool"), r.PathValue("server"), c))
+	e.reply(w, struct{}{}, e.words.speak(func() error { return e.changeServer(r.PathValue("pool"), r.PathValue("server"), c) }))
 }
 
 func (e *Edge) changeServer(pool, name string, c Change) error {
@@ -251,6 +255,9 @@ func (e *Edge) changeServer(pool, name string, c Change) error {
 	if s == nil {
 		return fault.New(fault.NotFound, "pool %s has no server %q", pool, name)
 	}
+	if c.Weight != nil && (*c.Weight < 0 || *c.Weight > 256) {
+		return fault.New(fault.Invalid, "a weight is a number from 0 to 256, not %d", *c.Weight)
+	}
 	if c.Mode != "" {
 		if err := e.judge.Admin(s.id, c.Mode); err != nil {
 			return err
@@ -258,6 +265,9 @@ func (e *Edge) changeServer(pool, name string, c Change) error {
 		e.log.Info("an operator changed a server", "server", s.id, "mode", c.Mode)
 	}
 	if c.Weight != nil {
+		if err := e.words.setWeight(s.id, *c.Weight, s.configured); err != nil {
+			return err
+		}
 		if err := p.SetWeight(name, *c.Weight); err != nil {
 			return err
 		}
@@ -278,16 +288,26 @@ func (e *Edge) changeEdge(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 		err = fault.Wrap(fault.Invalid, err, "the request cannot be read")
+	case c.Cut || c.Weight != nil:
+		err = fault.New(fault.Invalid, "cut and weight are for one server: name POOL/SERVER. What runs on the whole edge ends when the edge is stopped")
 	case c.Mode == "drain" || c.Mode == "ready":
-		e.drained.Store(c.Mode == "drain")
-		if e.speaker != nil {
-			e.speaker.Drain(c.Mode == "drain")
-		}
-		e.log.Info("an operator changed this edge", "mode", c.Mode)
+		err = e.words.speak(func() error { return e.drain(c.Mode == "drain") })
 	default:
 		err = fault.New(fault.Invalid, "an edge is drained or ready; %q is neither", c.Mode)
 	}
 	e.reply(w, struct{}{}, err)
+}
+
+func (e *Edge) drain(on bool) error {
+	if err := e.words.change(func(s *saidWords) { s.Drained = on }); err != nil {
+		return err
+	}
+	e.drained.Store(on)
+	if e.speaker != nil {
+		e.speaker.Drain(on)
+	}
+	e.log.Info("an operator changed this edge", "drain", on)
+	return nil
 }
 
 // A Client asks a running edge.

@@ -39,6 +39,8 @@ type Options struct {
 	Log      *slog.Logger
 	Version  string
 	Takeover bool // take the listeners of a running edge with the same data folder, which ends then
+
+	replaceMost time.Duration // 0 means the constant
 }
 
 // Edge is one running edge.
@@ -62,12 +64,15 @@ type Edge struct {
 	poison    *poison
 	outage    *outage
 	newcomers newcomers
+	words     *words
+	begun     *gate // opens when all parts have begun to serve
 	measures  *measures
 	sessions  *sessions
 	runConf   runConf
 	troupe    *membership  // nil for an edge that stands alone
 	members   string       // of the pools of members, as they are now
 	zone      *dns.Zone    // nil without dns
+	zoneBegun func()       // says that it answers
 	speaker   *bgp.Speaker // nil without bgp
 	notify    stages.Notifier
 	busy      atomic.Int64  // requests under way
@@ -77,7 +82,8 @@ type Edge struct {
 	replaced  chan struct{} // closed when another process has the listeners
 	replace   sync.Once
 	// predecessor is the process that the listeners came from; it is told when this one serves.
-	predecessor *net.UnixConn
+	predecessor  *net.UnixConn
+	servedBefore bool // the predecessor could finish a run
 }
 
 // runConf is the configuration of runs with our choices put in.
@@ -104,6 +110,9 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	if inherited && e.speaker != nil {
 		e.speaker.Inherit()
 	}
+	if err := e.recallWords(); err != nil { // after the last word that the process before this one heard
+		return err
+	}
 	for i, l := range bound {
 		e.listeners = append(e.listeners, e.newListener(conf.Listeners[i], l))
 	}
@@ -124,9 +133,13 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 		stages.Of("runs", e.runs.run, 5*time.Second),
 		stages.Of("tables", e.keepTables, 5*time.Second),
 		stages.Of("idle", e.reap, 15*time.Second),
-		stages.Of("metrics", e.runMetrics, 5*time.Second),
-		stages.Of("agent check", e.runAgentCheck, 10*time.Second),
-		stages.Of("control", e.runControl, 10*time.Second),
+		stages.Of("control", e.gated(e.runControl), 10*time.Second),
+	}
+	if conf.Metrics != "" {
+		parts = append(parts, stages.Of("metrics", e.gated(e.runMetrics), 5*time.Second))
+	}
+	if conf.AgentCheck != "" {
+		parts = append(parts, stages.Of("agent check", e.gated(e.runAgentCheck), 10*time.Second))
 	}
 	if conf.OwnTLS() {
 		parts = append(parts, stages.Of("certificates", e.watchTrust, 10*time.Second))
@@ -145,7 +158,7 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	}
 	// What brings agents here begins last, and ends before that to which it brings them.
 	if e.zone != nil {
-		parts = append(parts, stages.Of("dns", func(ctx context.Context) error { return e.patiently(ctx, e.zone.Run) }, 5*time.Second))
+		parts = append(parts, stages.Of("dns", func(ctx context.Context) error { return e.patiently(ctx, e.zoneBegun, e.zone.Run) }, 5*time.Second))
 	}
 	if e.speaker != nil {
 		parts = append(parts, stages.Of("routes", e.settleRoutes, settleMost+5*time.Second))
@@ -165,11 +178,15 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
 		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}),
 		newcomers: make(newcomers, maxNewcomers), measures: newMeasures(),
+		words: &words{path: filepath.Join(conf.Data, wordsFile)}, begun: newGate(),
 	}
 	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e.metrics = newMetrics(e.registry, e)
 	if err := os.MkdirAll(conf.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data folder of the edge: %w", err)
+	}
+	if err := e.words.load(); err != nil {
+		return nil, err
 	}
 	r := conf.Runs
 	e.runConf = runConf{replays: 2, maxBody: r.MaxBody.Or(256 << 20), maxAnswer: r.MaxAnswer.Or(64 << 20), maxRetryAfter: r.MaxRetryAfter.Or(30 * time.Minute), drain: r.Drain.Or(time.Minute), linger: r.Linger.Or(agentKeepAlive)}
@@ -250,6 +267,9 @@ const agentKeepAlive = 5 * time.Second
 // ready tells the service manager that the edge serves. At the end it has agents let go of their connections, so that none of them
 // is closed under a request: an agent does not ask again.
 func (e *Edge) ready(ctx context.Context, inherited bool) error {
+	if err := e.begin(ctx); err != nil {
+		return err
+	}
 	state := "READY=1"
 	if inherited {
 		state = fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid())
@@ -262,14 +282,6 @@ func (e *Edge) ready(ctx context.Context, inherited bool) error {
 	}
 	if err := e.writeAddresses(); err != nil {
 		return err
-	}
-	if e.predecessor != nil {
-		if _, err := e.predecessor.Write([]byte{1}); err != nil {
-			e.log.Warn("the edge before this one was not told to end", telemetry.KeyErr, err, "remedy", "stop it by its process id")
-		}
-		if err := e.predecessor.Close(); err != nil {
-			return err
-		}
 	}
 	<-ctx.Done()
 	e.leaving.Store(true)
@@ -339,14 +351,10 @@ func (e *Edge) keepTables(ctx context.Context) error {
 	}
 }
 
-func (e *Edge) runMetrics(ctx context.Context) error {
-	if e.conf.Metrics == "" {
-		<-ctx.Done()
-		return nil
-	}
+func (e *Edge) runMetrics(ctx context.Context, begun func()) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", telemetry.MetricsPage(e.registry))
-	return e.beside(ctx, "metrics", e.conf.Metrics, func(ctx context.Context, l net.Listener) error { return e.serveBeside(ctx, l, mux) })
+	return e.beside(ctx, "metrics", e.conf.Metrics, begun, func(ctx context.Context, l net.Listener) error { return e.serveBeside(ctx, l, mux) })
 }
 
 // serveBeside serves HTTP to operators, collectors and other edges until ctx ends.

@@ -39,6 +39,7 @@ type pool struct {
 	name     string
 	conf     config.EdgePool
 	costs    *balance.Costs
+	words    *words
 	overflow *pool
 
 	mu      sync.Mutex
@@ -51,7 +52,9 @@ type server struct {
 	name    string
 	address string
 	prefix  string // of the path, at a member of the troupe
-	http    *http.Transport
+
+	configured int // weight
+	http       *http.Transport
 
 	mu      sync.Mutex
 	current map[*int]context.CancelCauseFunc // what is under way there
@@ -89,7 +92,7 @@ func yes(b *bool) bool { return b == nil || *b }
 
 // newPool makes a pool without servers.
 func (e *Edge) newPool(name string, c config.EdgePool) *pool {
-	p := &pool{name: name, conf: c, costs: &balance.Costs{}, servers: map[string]*server{}}
+	p := &pool{name: name, conf: c, costs: &balance.Costs{}, words: e.words, servers: map[string]*server{}}
 	p.Pool = balance.New(balance.Options{
 		Name: name, Method: c.Balance, HashBy: c.HashBy, Stick: c.Stick, StickExpire: c.StickExpire.Or(30 * time.Minute), StickSize: c.StickSize,
 		Table: e.tables[name], MaxQueue: orInt(c.Queue.Length, queueLength), QueueTimeout: c.Queue.Timeout.Or(queueMost), SlowStart: time.Duration(c.SlowStart),
@@ -118,15 +121,17 @@ func (p *pool) set(list []config.EdgeServer, client func(config.EdgeServer) (*tl
 		if s.Weight != nil {
 			weight = *s.Weight
 		}
-		if weight == 0 {
+		configured := weight
+		if weight = p.words.weight(p.name+"/"+s.Name, configured); weight == 0 {
 			weight = -1 // in package balance 0 is the default
 		}
 		members = append(members, balance.Server{Name: s.Name, Address: s.Address, Site: s.Site, Weight: weight, MaxConns: s.MaxConnections, Backup: s.Backup, Tier: s.Tier})
 		if old := p.servers[s.Name]; old != nil && old.address == s.Address {
+			old.configured = configured
 			keep[s.Name] = old
 			continue
 		}
-		way := &server{id: p.name + "/" + s.Name, name: s.Name, address: s.Address, current: map[*int]context.CancelCauseFunc{}}
+		way := &server{id: p.name + "/" + s.Name, name: s.Name, address: s.Address, configured: configured, current: map[*int]context.CancelCauseFunc{}}
 		conf, prefix, err := client(s)
 		if err != nil {
 			return fmt.Errorf("pool %s: server %s: %w", p.name, s.Name, err)
@@ -142,6 +147,15 @@ func (p *pool) set(list []config.EdgeServer, client func(config.EdgeServer) (*tl
 	p.servers = keep
 	p.Pool.Set(members)
 	return nil
+}
+
+// weigh gives servers the weights that operators said.
+func (p *pool) weigh() error {
+	var errs []error
+	for _, s := range p.all() {
+		errs = append(errs, p.SetWeight(s.name, p.words.weight(s.id, s.configured)))
+	}
+	return errors.Join(errs...)
 }
 
 func (p *pool) transport(conf *tls.Config) *http.Transport {

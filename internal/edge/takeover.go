@@ -63,6 +63,11 @@ func (e *Edge) takeOver(ctx context.Context) ([]net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	before, err := client.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.servedBefore = before.Serving
 	path := filepath.Join(e.conf.Data, takeoverSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -142,6 +147,13 @@ func receive(conn *net.UnixConn) (map[string]net.Listener, error) {
 // giveOver sends the listeners to the process that asks for them. Both take connections until the new one says that it serves; then
 // this one finishes what it has. If the new one falls over before, nothing has changed.
 func (e *Edge) giveOver(w http.ResponseWriter, _ *http.Request) {
+	replaced := false
+	e.words.hand(true) // it reads them when it has the listeners
+	defer func() {
+		if !replaced {
+			e.words.hand(false)
+		}
+	}()
 	conn, err := e.send()
 	if err != nil {
 		e.reply(w, nil, fault.Wrap(fault.Conflict, err, "the listeners were not handed over: %v", err))
@@ -159,9 +171,51 @@ func (e *Edge) giveOver(w http.ResponseWriter, _ *http.Request) {
 		e.log.Warn("a process that asked for the listeners did not begin to serve: this one goes on", telemetry.KeyErr, err)
 		return
 	}
+	replaced = true
 	e.log.Info("another process has taken over: this one finishes what it has", "grace", e.runConf.drain)
 	e.replace.Do(func() { close(e.replaced) })
 }
+
+// gated has a part count among those that must have begun.
+func (e *Edge) gated(run func(ctx context.Context, begun func()) error) func(context.Context) error {
+	begun := e.begun.wait()
+	return func(ctx context.Context) error { return run(ctx, begun) }
+}
+
+// begin takes the place of the process before this one, or the empty one: when all parts have begun. If the one before serves and this one
+// does not, this one is what is wrong.
+func (e *Edge) begin(ctx context.Context) error {
+	e.begun.pass()
+	select {
+	case <-e.begun.open:
+	case <-ctx.Done():
+		return nil
+	}
+	if e.predecessor != nil {
+		most := verdictsMost
+		if e.servedBefore {
+			most = orElse(e.o.replaceMost, replaceMost)
+		}
+		e.firstVerdicts(ctx, most)
+		if ok, why := e.serving(); !ok && e.servedBefore && ctx.Err() == nil {
+			return errors.Join(fault.New(fault.Conflict, "the running edge serves and this one would not: %s. Nothing was taken over", why), e.predecessor.Close())
+		}
+	}
+	path := filepath.Join(e.conf.Data, controlSocket)
+	if err := os.Rename(path+nextSocket, path); err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	if e.predecessor == nil {
+		return nil
+	}
+	if _, err := e.predecessor.Write([]byte{1}); err != nil {
+		e.log.Warn("the edge before this one was not told to end", telemetry.KeyErr, err, "remedy", "stop it by its process id")
+	}
+	return e.predecessor.Close()
+}
+
+// replaceMost is how long this process may take to find servers that the one before it has.
+const replaceMost = 20 * time.Second
 
 // startMost is how long a successor may take from the listeners to serving.
 const startMost = time.Minute

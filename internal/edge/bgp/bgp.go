@@ -126,6 +126,9 @@ func (s *Speaker) start(ctx context.Context) error {
 	defer tick.Stop()
 	for begin := time.Now(); ; <-tick.C {
 		err := s.way.start(ctx)
+		if err == nil || s.inherited && errors.Is(err, unix.EADDRINUSE) {
+			s.o.Ready()
+		}
 		if !s.inherited || !errors.Is(err, unix.EADDRINUSE) || time.Since(begin) > portMost {
 			return err
 		}

@@ -57,6 +57,7 @@ type Options struct {
 
 	Serving    func() (ok bool, why string) // can the site finish a run; it answers at once
 	Changed    func() <-chan struct{}       // closed when Serving may answer differently; nil: it is asked twice a second
+	Ready      func()                       // called when the way has begun, or waits for the process before this one; may be nil
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time // time.Now if nil
@@ -112,6 +113,9 @@ func (o *Options) defaults() {
 	}
 	o.UpAfter = max(orElse(o.UpAfter, DefaultUpAfter), 0)
 	o.MinFlap = orElse(o.MinFlap, DefaultMinFlap)
+	if o.Ready == nil {
+		o.Ready = func() {}
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}

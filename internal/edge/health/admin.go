@@ -71,6 +71,24 @@ func (m *Monitor) Admin(id, mode string) error {
 	return nil
 }
 
+// Reload goes by what SaveFile says now: another process may have written it.
+func (m *Monitor) Reload() error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.admin = map[string]string{}
+	if m.unloaded = m.load(); m.unloaded != nil {
+		return m.unloaded
+	}
+	now := m.o.Now()
+	for id, w := range m.targets {
+		w.judge.admin = m.admin[id]
+		m.settle(w, now)
+	}
+	return nil
+}
+
 func (m *Monitor) save(admin map[string]string) error {
 	if m.o.SaveFile == "" {
 		return nil
