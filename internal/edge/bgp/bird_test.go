@@ -329,3 +329,28 @@ func TestBirdIncludesTheFile(t *testing.T) {
 	b.has(service)
 	s.until("the end of the alarm", func(st Status) bool { return len(st.Alarms) == 0 })
 }
+
+// TestIPv6AloneWithBFD has a /128 announced over a session that knows no IPv4, and BFD over IPv6 find a black hole.
+func TestIPv6AloneWithBFD(t *testing.T) {
+	p := newPair(t)
+	b := p.router.bird(strings.NewReplacer("neighbor 62.217.126.167", "neighbor 2001:db8:126::167", "ipv4 {", "ipv6 {",
+		"protocol device", "protocol kernel { ipv6 { export all; }; }\nprotocol device").Replace(routerConfig("bfd on;")))
+	s := p.edge.speaker(p.options(func(o *Options) {
+		o.Prefixes = []netip.Prefix{netip.MustParsePrefix(service6)}
+		o.Neighbors = []Neighbor{{Address: netip.MustParseAddr("2001:db8:126::166"), ASN: 5408, BFD: &BFD{}, HoldTime: 90 * time.Second}}
+	}))
+	s.tell("serve")
+	b.has(service6, "BGP.as_path: 65500\n", "BGP.next_hop: 2001:db8:126::167")
+	up := func(st Status) bool { return established(st) && st.Neighbors[0].BFD == "up" && len(st.Alarms) == 0 }
+	s.until("BFD to be up", up)
+	eventually(t, "the router's kernel to have the route", func() bool {
+		return strings.Contains(p.router.in("ip", "-6", "route"), "2001:db8:165::1 via 2001:db8:126::167")
+	})
+	p.edge.cut("to-router")
+	t.Logf("gone %v after the cut", b.lacks(service6))
+	p.edge.heal()
+	b.has(service6)
+	s.until("BFD to be up again", up)
+	s.tell("fail no member is ready")
+	b.lacks(service6)
+}
