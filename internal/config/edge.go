@@ -172,6 +172,7 @@ type EdgeCheck struct {
 	Observe      *bool    `yaml:"observe,omitempty"` // judge by what requests show, too; default true
 	ErrorLimit   int      `yaml:"error_limit,omitempty"`
 	OnError      string   `yaml:"on_error,omitempty"` // fastinter, fail-check, sudden-death, mark-down
+	Slow         float64  `yaml:"slow,omitempty"`     // checks that take so many times longer than those of others take a server out; -1: never
 }
 
 // EdgeRuns is how agent runs are admitted and their requests sent again.

@@ -260,6 +260,9 @@ func (c *EdgeCheck) check(p *edgeProblems, key string) {
 	if c.Rise < 0 || c.Fall < 0 || c.Spread < 0 || c.Spread > 0.5 {
 		p.add("%s: rise and fall are numbers from 1, spread is a share from 0 to 0.5", key)
 	}
+	if c.Slow != 0 && c.Slow != -1 && (c.Slow < 2 || c.Slow > 1000) {
+		p.add("%s: slow is how many times longer than those of others checks take, from 2, or -1 for never", key)
+	}
 	for _, d := range []Duration{c.Interval, c.FastInterval, c.DownInterval, c.Timeout} {
 		if d != 0 && time.Duration(d) < 10*time.Millisecond {
 			p.add("%s: intervals and timeout are at least 10ms", key)

@@ -67,6 +67,7 @@ func TestWhatIsWrongWithAnEdgesFileIsNamed(t *testing.T) {
 		"panic":              {"stick: source", "in_panic: none", "in_panic counts with panic"},
 		"overprovision":      {"stick: source", "overprovision: 0.5", "overprovision is a number from 1 to 10"},
 		"hash bound":         {"stick: source", "hash_bound: 2", "hash_bound counts with balance: hash"},
+		"slow":               {"interval: 2s", "slow: 1.1, interval: 2s", "slow is how many times longer"},
 		"spill":              {"stick: source", "spill: -1", "spill is a number from 0"},
 		"status":             {"path: /production", "status: \"200-\", path: /production", "no list of statuses"},
 	} {

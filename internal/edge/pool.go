@@ -258,7 +258,7 @@ func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, 
 		h.OnError = "mark-down"
 	}
 	if h.Observe { // in a row says nothing here: a broken manifest fails at every server
-		h.Outlier = &health.Outlier{Consecutive: math.MaxInt}
+		h.Outlier = &health.Outlier{Consecutive: math.MaxInt, Slow: max(c.Slow, 0)}
 	}
 	if h.Type == "" {
 		h.Type = "https"
@@ -298,6 +298,9 @@ func quickly(c config.EdgeCheck) config.EdgeCheck {
 	or(&c.FastInterval, 200*time.Millisecond)
 	or(&c.Timeout, 800*time.Millisecond)
 	c.Fall = orInt(c.Fall, 2)
+	if c.Slow == 0 {
+		c.Slow = 5 // members run the same program
+	}
 	return c
 }
 

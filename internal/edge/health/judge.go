@@ -22,6 +22,7 @@ type judge struct {
 	last    result // the last check; also a failure that requests have shown
 	said    string // by the last good check
 	near    time.Duration
+	pace    pace
 
 	agent agent
 	beats beats
@@ -76,6 +77,7 @@ func (j *judge) top() int { return j.target.Check.Rise + j.target.Check.Fall - 1
 func (j *judge) checked(r result) {
 	j.last = r
 	j.checks++
+	j.pace.take(r)
 	if r.near > 0 {
 		j.near = r.near
 	}

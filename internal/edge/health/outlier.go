@@ -6,7 +6,7 @@ import (
 )
 
 // This file learns from requests: a server that fails them is taken out, either by what its check says of such errors, or for a time,
-// because it is worse than the others of its pool. A pool never loses its last server in this way: nothing would be better by that.
+// because it is worse than the others of its pool (slow.go has another way to be that). A pool never loses its last server in this way: nothing would be better by that.
 
 // An Outcome is what one request, or one connection, has shown of a server.
 type Outcome struct {
@@ -27,6 +27,8 @@ type Outlier struct {
 	BaseTime    time.Duration // of the first ejection; the second is twice as long, and so on; 0 means 30 s
 	MaxTime     time.Duration // 0 means 5 min
 	MaxPercent  int           // of a pool that may be ejected at one time; one always may; 0 means 10
+	Slow        float64       // ejected when its checks take so many times longer than those of the others; 0: never
+	SlowLeast   time.Duration // and by so much at least; 0 means 300 ms
 }
 
 func (o Outlier) withDefaults() Outlier {
@@ -46,6 +48,7 @@ func (o Outlier) withDefaults() Outlier {
 	def(&o.Interval, 10*time.Second)
 	def(&o.BaseTime, 30*time.Second)
 	def(&o.MaxTime, 5*time.Minute)
+	def(&o.SlowLeast, 300*time.Millisecond)
 	if o.Margin <= 0 {
 		o.Margin = 0.2
 	}
@@ -197,6 +200,7 @@ func (m *Monitor) compare(servers []*watched, now time.Time) {
 			}
 		}
 	}
+	compareSlow(servers, now)
 	for _, w := range servers {
 		if w.judge.eject.wanted != "" {
 			m.ejectOne(w, now)
