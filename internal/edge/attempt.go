@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -48,7 +49,7 @@ func (a *answer) reader() io.Reader {
 	if a.rest == nil {
 		return a.body.reader()
 	}
-	return io.MultiReader(a.body.reader(), a.rest)
+	return io.MultiReader(a.body.reader(), bytes.NewReader(a.body.over), a.rest)
 }
 
 func (a *answer) close() {
@@ -137,7 +138,7 @@ func (e *Edge) ask(ctx context.Context, s *server, x *exchange) (*answer, error)
 	switch {
 	case err == nil:
 		return a, response.Body.Close()
-	case errors.Is(err, errBodyTooLarge), errors.Is(err, errNoRoom) && a.body.size == 0:
+	case errors.Is(err, errBodyTooLarge), errors.Is(err, errNoRoom):
 		a.rest = response.Body // from here on the agent reads along
 		return a, nil
 	}

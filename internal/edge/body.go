@@ -33,7 +33,8 @@ type held struct {
 	room   *bodies
 	memory []byte
 	file   *os.File
-	size   int64 // of all of it
+	size   int64  // of all of it
+	over   []byte // read after that, when there was no room any more
 }
 
 func take(n *atomic.Int64, size, most int64) bool {
@@ -74,7 +75,9 @@ func (h *held) spill(r io.Reader, most int64) error {
 		// One byte more than fits tells that there is more. It is kept, or whoever goes on from here would miss it.
 		n, err := r.Read(chunk[:min(int64(len(chunk)), most-h.size+1)])
 		if n > 0 {
+			before := h.size
 			if werr := h.write(chunk[:n]); werr != nil {
+				h.over = bytes.Clone(chunk[h.size-before : n])
 				return werr
 			}
 		}

@@ -92,6 +92,7 @@ func (a *runs) enter(client string, named bool, v verb, r *http.Request) (curren
 		current.place = a.oldest.PushBack(current)
 		a.byName[client] = current
 	}
+	fresh = fresh || current.requests == current.refused // it was sent away each time, and begins now
 	current.last = now
 	a.oldest.MoveToBack(current.place)
 	current.phase = v.name

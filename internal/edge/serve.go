@@ -318,7 +318,7 @@ func (e *Edge) acquire(ctx context.Context, x *exchange, tried []string) (*balan
 			return lease, err
 		}
 		ask.Exclude, ask.Patient = nil, true
-		if x.pool = x.pool.orOverflow(); !errors.Is(err, balance.ErrNoServer) {
+		if x.pool = x.pool.orOverflow(); errors.Is(err, balance.ErrQueueTimeout) {
 			continue // it has waited its time in the queue
 		}
 		select {
