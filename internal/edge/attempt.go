@@ -181,6 +181,9 @@ func forwarded(ctx context.Context, s *server, x *exchange) (*http.Request, erro
 		return nil, err
 	}
 	out.URL, out.Host = target, in.Host
+	if s.as != "" { // Jetty refuses a name that its certificate does not have: "Host does not match SNI"
+		out.Host = s.as
+	}
 	out.Header = in.Header.Clone()
 	for _, name := range hopByHop {
 		out.Header.Del(name)

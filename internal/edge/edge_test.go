@@ -107,12 +107,17 @@ type backend struct {
 	name    string
 	handler atomic.Pointer[http.HandlerFunc]
 	asked   atomic.Int64
+	silent  atomic.Bool // its checks are not answered
 }
 
 func (b *backend) does(h http.HandlerFunc) { b.handler.Store(&h) }
 
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/status/") {
+		if b.silent.Load() {
+			<-r.Context().Done()
+			return
+		}
 		fmt.Fprint(w, "running")
 		return
 	}

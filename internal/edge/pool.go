@@ -51,6 +51,7 @@ type server struct {
 	id      string // pool/server, as the judge knows it
 	name    string
 	address string
+	as      string // what the Host header says; "" for what the agent said
 	prefix  string // of the path, at a member of the troupe
 
 	configured int // weight
@@ -137,6 +138,9 @@ func (p *pool) set(list []config.EdgeServer, client func(config.EdgeServer) (*tl
 			return fmt.Errorf("pool %s: server %s: %w", p.name, s.Name, err)
 		}
 		way.prefix, way.http = prefix, p.transport(conf)
+		if _, port, err := net.SplitHostPort(s.Address); prefix == "" && err == nil {
+			way.as = net.JoinHostPort(conf.ServerName, port)
+		}
 		keep[s.Name] = way
 	}
 	for name, old := range p.servers {
@@ -234,8 +238,12 @@ func (e *Edge) verifyServer(cs tls.ConnectionState, name string) error {
 	return t.admits(chains)
 }
 
-// suspicion is how long a server may leave a check unanswered that was made because a request waits.
-const suspicion = 700 * time.Millisecond
+// suspicion is how long a server may leave a check unanswered that was made because a request waits. One that compiles on all its CPUs,
+// or collects garbage, needs longer for a handshake than a member.
+const (
+	suspicion        = 700 * time.Millisecond
+	foreignSuspicion = 2 * time.Second
+)
 
 func orElse(d, other time.Duration) time.Duration {
 	if d == 0 {
@@ -249,7 +257,7 @@ func (e *Edge) check(c config.EdgeCheck, s config.EdgeServer, conf *tls.Config, 
 	h := health.Check{
 		Type: c.Type, Method: c.Method, Path: c.Path, Host: c.Host, SendProxy: sendProxy != "", ProxyV2: sendProxy == "v2",
 		Interval: time.Duration(c.Interval), FastInterval: time.Duration(c.FastInterval), DownInterval: time.Duration(c.DownInterval), Timeout: time.Duration(c.Timeout),
-		Rise: c.Rise, Fall: c.Fall, Spread: c.Spread, AgentAddress: s.AgentCheck, Observe: yes(c.Observe), ErrorLimit: c.ErrorLimit, OnError: c.OnError, Suspicion: suspicion,
+		Rise: c.Rise, Fall: c.Fall, Spread: c.Spread, AgentAddress: s.AgentCheck, Observe: yes(c.Observe), ErrorLimit: c.ErrorLimit, OnError: c.OnError, Suspicion: foreignSuspicion,
 	}
 	// What requests show counts soon, since they are sent again: HAProxy's ten errors would be ten runs.
 	h.FastInterval = orElse(h.FastInterval, 200*time.Millisecond)
@@ -324,6 +332,9 @@ func (e *Edge) targets() ([]health.Target, error) {
 			if err != nil {
 				return nil, fmt.Errorf("pool %s: check of %s: %w", name, s.name, err)
 			}
+			if s.prefix != "" {
+				check.Suspicion = suspicion
+			}
 			check.Path = s.prefix + check.Path
 			all = append(all, health.Target{ID: s.id, Address: s.address, Check: check})
 		}
@@ -341,7 +352,8 @@ func (e *Edge) follow(ctx context.Context) error {
 		for _, p := range e.pools {
 			p.Refresh()
 			for _, s := range p.all() {
-				gone := e.judge.Verdict(s.id).State == health.Down
+				v := e.judge.Verdict(s.id)
+				gone := v.State == health.Down && !v.Doubted // who is only doubted may be slow: it would be compiled twice
 				// With nobody else to ask, what is under way has its best chance where it is.
 				if gone && !down[s] && yes(p.conf.CutDown) && p.Usable() > 0 {
 					s.cut()

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -195,5 +196,61 @@ func TestASlowServerIsLeftAloneByWhoIsNew(t *testing.T) {
 	close(release)
 	for range 100 {
 		check(t, <-done)
+	}
+}
+
+// A server under full load answers checks late. What it has under way is not taken from it for that: the other one would have the load of
+// both, and be the next to be late.
+func TestAServerThatIsOnlySlowKeepsWhatItHas(t *testing.T) {
+	th := openTheatre(t, 2, nil)
+	release := make(chan struct{})
+	for _, s := range th.servers {
+		good := echo(s.name)
+		s.does(func(w http.ResponseWriter, r *http.Request) {
+			s.silent.Store(true)
+			<-release
+			s.silent.Store(false)
+			good(w, r)
+		})
+	}
+	done := make(chan reply, 1)
+	go func() {
+		r, err := th.ask(th.agent("web1.example.com"), "POST", "/puppet/v3/catalog/web1.example.com?environment=production", "facts")
+		if err != nil {
+			t.Error(err)
+		}
+		done <- r
+	}()
+	client, err := Dial(t.Context(), th.dir)
+	check(t, err)
+	th.wait("the slow one gets nothing new", func() bool {
+		s, err := client.Status(t.Context())
+		check(t, err)
+		return s.Pools[0].Usable == 1
+	})
+	close(release)
+	if r := <-done; r.status != http.StatusOK {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if n := th.servers[0].asked.Load() + th.servers[1].asked.Load(); n != 1 {
+		t.Errorf("it was sent %d times", n)
+	}
+	th.wait("it is as good as the other again", func() bool {
+		s, err := client.Status(t.Context())
+		check(t, err)
+		return s.Pools[0].Usable == 2
+	})
+}
+
+// Jetty refuses a Host that the certificate it shows does not have, whatever agents call the edge.
+func TestAForeignServerIsAskedByTheNameThatItsCertificateHas(t *testing.T) {
+	th := openTheatre(t, 1, nil)
+	var asked atomic.Pointer[string]
+	th.servers[0].does(func(_ http.ResponseWriter, r *http.Request) { asked.Store(&r.Host) })
+	th.must(th.agent("web1.example.com"), "GET", "/puppet/v3/node/web1.example.com", "")
+	_, port, err := net.SplitHostPort(th.servers[0].Listener.Addr().String())
+	check(t, err)
+	if got, want := *asked.Load(), net.JoinHostPort("localhost", port); got != want {
+		t.Errorf("Host is %s, want %s", got, want)
 	}
 }

@@ -37,6 +37,7 @@ type Verdict struct {
 	Since    time.Time // when it came into this state
 	Share    float64   // of the configured weight: 1, unless the server's own agent says otherwise (above 1 where it asks for more)
 	MaxConns int       // what the server's agent says; 0 when it said nothing
+	Doubted  bool      // it is down because of a suspicion, and its usual checks have not said the same yet: it may only be slow
 }
 
 // Options tunes a Monitor. The zero value works.

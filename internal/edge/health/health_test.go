@@ -340,6 +340,50 @@ func TestAServerThatHangsIsSeenBySuspicion(t *testing.T) {
 	})
 }
 
+func TestASuspicionAloneIsADoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", answer(200, ""))
+		h.open("b:8140", answer(200, ""))
+		c := Check{Type: TypeHTTP, Interval: 10 * time.Second, FastInterval: time.Second, Timeout: time.Second, Rise: 2, Fall: 3, Suspicion: 500 * time.Millisecond}
+		m := watch(t, h, c, Target{ID: "pool/b", Address: "b:8140", Check: c})
+		want := func(state State, doubted bool) {
+			t.Helper()
+			if v := m.Verdict("pool/a"); v.State != state || v.Doubted != doubted {
+				t.Errorf("%+v, want %s and doubted %v", v, state, doubted)
+			}
+		}
+		hang := func() {
+			h.open("a:8140", accept)
+			m.Suspect("pool/a")
+			time.Sleep(501 * time.Millisecond)
+			want(Down, true)
+		}
+
+		hang()
+		h.open("a:8140", answer(200, "")) // it was only slow
+		time.Sleep(1200 * time.Millisecond)
+		want(Down, true) // it has passed one check of two
+		time.Sleep(10 * time.Second)
+		want(Up, false)
+
+		hang()
+		news := m.Changed()
+		time.Sleep(2 * time.Second)
+		want(Down, true) // a first of its usual checks has failed
+		time.Sleep(22 * time.Second)
+		want(Down, false) // and a second one: with the suspicion three
+		select {
+		case <-news:
+		default:
+			t.Error("nobody was told that it is certain now")
+		}
+		h.open("a:8140", answer(200, ""))
+		time.Sleep(30 * time.Second)
+		want(Up, false)
+	})
+}
+
 func TestACheckHasADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{}

@@ -29,6 +29,7 @@ type judge struct {
 	eject ejection
 
 	errors int // in a row, that requests have shown
+	doubts int // failed checks in a row, from the suspicion on that took it out; 0 when it was not one
 	checks, failed, downs,
 	hidden int // failures that requests have shown and no check
 }
@@ -100,6 +101,9 @@ func (j *judge) checked(r result) {
 		j.passed()
 		return
 	}
+	if j.doubts > 0 {
+		j.doubts++
+	}
 	j.fail()
 }
 
@@ -108,7 +112,9 @@ func (j *judge) passed() {
 		j.counter++
 	}
 	if j.counter >= j.target.Check.Rise {
-		j.counter = j.top()
+		j.counter, j.doubts = j.top(), 0
+	} else {
+		j.doubts = min(j.doubts, 1)
 	}
 }
 
@@ -175,20 +181,21 @@ func (j *judge) observed(o Outcome, now time.Time) (sooner bool) {
 		case OnErrorSuddenDeath:
 			j.counter = min(j.counter, c.Rise+1)
 		}
-		j.last = r
+		j.last, j.doubts = r, 0
 		j.fail()
 	}
 	return true
 }
 
-// hangs takes over that a server did not answer when somebody wanted to know.
+// hangs takes over that a server did not answer when somebody wanted to know. It counts as the first of the failed checks that make
+// it down for certain.
 func (j *judge) hangs(r result) {
 	if j.fresh || j.counter < j.target.Check.Rise {
 		return
 	}
 	j.last = r
 	j.hidden++
-	j.counter = j.target.Check.Rise
+	j.counter, j.doubts = j.target.Check.Rise, 1
 	j.fail()
 }
 
@@ -200,7 +207,7 @@ func (j *judge) settle(now time.Time) bool {
 		v.Since = now
 	}
 	j.verdict = v
-	return v.State != before.State || v.Share != before.Share || v.MaxConns != before.MaxConns
+	return v.State != before.State || v.Share != before.Share || v.MaxConns != before.MaxConns || v.Doubted != before.Doubted
 }
 
 // say weighs all that is known. The operator comes first, then what keeps work away.
@@ -221,6 +228,7 @@ func (j *judge) say(now time.Time) Verdict {
 		if j.last.code == "" {
 			return because(Down, "not checked yet")
 		}
+		v.Doubted = j.doubts > 0 && j.doubts < j.target.Check.Fall
 		if j.last.ok {
 			return because(Down, "passed %d of %d checks", j.counter, j.target.Check.Rise)
 		}
