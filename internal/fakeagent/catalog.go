@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -74,14 +75,14 @@ func (r *run) requestCatalog(ctx context.Context) (*catalog, error) {
 		{"check_environment", "true"},
 		{"transaction_uuid", r.uuid},
 		{"job_uuid", ""},
-		{"static_catalog", "true"},
+		{"static_catalog", strconv.FormatBool(!r.agent.o.PlainCatalogs)},
 		{"checksum_type", d.checksumTypes},
 	}
 	if d.legacy {
 		form = []pair{
 			environment, format, facts,
 			{"transaction_uuid", r.uuid},
-			{"static_catalog", "true"},
+			{"static_catalog", strconv.FormatBool(!r.agent.o.PlainCatalogs)},
 			{"checksum_type", d.checksumTypes},
 			{"fail_on_404", "true"},
 		}

@@ -45,6 +45,7 @@ type Options struct {
 	RenewWithin    time.Duration // remaining life in which the certificate is renewed; 0 means the generation's default
 	ResubmitFacts  bool          // PUT facts at the end of the run
 	FreshPlugins   bool          // forget the plugins before each run, as a node does that is set up anew each time
+	PlainCatalogs  bool          // like --no-static_catalogs: metadata of files is asked for while the catalog is applied
 	Changes        int           // resources that count as changed in each run, as on a node that drifts
 
 	// Dial opens connections; nil dials TCP. Tests cut and delay traffic here.
@@ -138,6 +139,13 @@ func (a *Agent) Adopt(from *Agent) {
 	a.identity.CAUpdated, a.identity.CRLUpdated = id.CAUpdated, id.CRLUpdated
 	a.state.plugins = from.state.plugins
 }
+
+// FileSum returns the checksum of a file that the last run left on the node, and PluginSum that of a plugin, named by its mount and
+// path; "" if there is none. The agent must not be running.
+func (a *Agent) FileSum(path string) string { return a.state.files[path].sum }
+
+// PluginSum is explained at FileSum.
+func (a *Agent) PluginSum(path string) string { return a.state.plugins[path] }
 
 // newUUID makes a random identifier as Ruby's SecureRandom.uuid does.
 func newUUID() string {
