@@ -30,6 +30,16 @@ edge-sites: packages ## edges at two sites with a real router: stops, kills, bla
 	@sh tools/packages.sh bird2
 	go test -tags=long -count=1 -timeout=40m -v -run '^TestEdgeSites' ./internal/troupetest
 
+edge-puppetserver: packages chroots ## an edge before two real puppetservers, both modes, servers killed under real agents: 10 min on a quiet machine
+	@sh tools/packages.sh puppetserver
+	go test -tags=long -count=1 -timeout=60m -v -run '^TestAnEdgeInFrontOfTwoPuppetServers$$' ./internal/troupetest
+
+edge-schedule: packages ## random troubles for members and edges under load, every run looked at (SEED=N repeats one, SECONDS=600)
+	go test -tags=long -count=1 -timeout=120m -v -run '^TestNoRunFailsUnderARandomSchedule$$' ./internal/troupetest $(if $(SEED),-seed $(SEED))
+
+edge-herd: packages ## all agents at once through an edge after an outage (NODES=1000)
+	go test -tags=long -count=1 -timeout=60m -v -run '^TestAHerdAfterAnOutageIsServedThroughAnEdge$$' ./internal/troupetest
+
 simulation: ## 10,000 troupes that are cut, killed and misdated in one process, an hour (SEEDS=200)
 	go test -count=1 -timeout=3h -run '^TestSimulation$$' ./internal/carrier -seeds $(or $(SEEDS),10000)
 
@@ -83,4 +93,4 @@ chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
 chroots-all:
 	@sh tools/chroots/make.sh bullseye trixie forky
 
-.PHONY: help build demo test long faults edge-sites parity fuzz bench growth soak herd bench-edge check fmt dead packages chroots chroots-all
+.PHONY: help build demo test long faults edge-sites edge-puppetserver edge-schedule edge-herd parity fuzz bench growth soak herd bench-edge check fmt dead packages chroots chroots-all

@@ -3,12 +3,16 @@ package troupetest
 // This file starts edges.
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -179,4 +183,27 @@ func (e *Edge) AwaitUp(pool string, n int) {
 		}
 		return up == n
 	})
+}
+
+// scrape reads the numbers of an edge by name and labels.
+func scrape(ctx context.Context, address string) (map[string]float64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := (&http.Client{Timeout: Patience}).Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	all := map[string]float64{}
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		if cut := strings.LastIndexByte(lines.Text(), ' '); cut > 0 && !strings.HasPrefix(lines.Text(), "#") {
+			if all[lines.Text()[:cut]], err = strconv.ParseFloat(lines.Text()[cut+1:], 64); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all, lines.Err()
 }

@@ -3,7 +3,6 @@ package troupetest
 // These stories send an edge what no agent sends. docs/bad-input.md has the table.
 
 import (
-	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,22 +51,14 @@ func freePort(t *testing.T) string {
 // count reads a counter of the edge, all its labels together.
 func (b *besieged) count(t *testing.T, name string) (sum float64) {
 	t.Helper()
-	answer, err := (&http.Client{Timeout: Patience}).Get("http://" + b.metrics + "/metrics")
+	all, err := scrape(t.Context(), b.metrics)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	lines := bufio.NewScanner(answer.Body)
-	for lines.Scan() {
-		name2, value, ok := strings.Cut(lines.Text(), " ")
-		if base, _, _ := strings.Cut(name2, "{"); !ok || base != name {
-			continue
+	for series, n := range all {
+		if base, _, _ := strings.Cut(series, "{"); base == name {
+			sum += n
 		}
-		n, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum += n
 	}
 	return sum
 }

@@ -29,6 +29,7 @@ type PuppetServer struct {
 	Addr string // address:port
 
 	root string // of the chroot that it runs in; "" means none
+	o    PuppetServerOptions
 	proc *process
 }
 
@@ -43,6 +44,7 @@ type PuppetServerOptions struct {
 	Conf         map[string]string // further text appended to conf.d files, by file name
 	Settings     []string          // lines of the [server] section of puppet.conf, which replace those of the same name
 	PuppetDB     string            // URL of a PuppetDB that exported resources are stored in; "" means that they are not
+	Authority    *PuppetServer     // a running server whose CA makes the certificate of this one, which has no CA of its own: a compile server
 
 	Chroot  string                         // name of the chroot to run in, such as trixie-server; "" means this machine
 	Visible []string                       // with Chroot: folders of the machine that it can see
@@ -56,13 +58,31 @@ func StartPuppetServer(t *testing.T, o PuppetServerOptions) *PuppetServer {
 		o.Certname = "puppet.example.test"
 	}
 
-	s := &PuppetServer{Dir: TempDir(t), Addr: freeAddress(t)}
+	s := &PuppetServer{Dir: TempDir(t), Addr: freeAddress(t), o: o}
 	if o.Chroot != "" {
 		s.root = chrootFolder(o.Chroot)
 	}
 	s.writeFolders(t, o)
-	s.start(t, o)
+	s.Start(t)
 	return s
+}
+
+// Start starts the server, also again after Stop or Kill, and waits until it answers.
+func (s *PuppetServer) Start(t *testing.T) {
+	t.Helper()
+	s.spawn(t)
+	s.await(t)
+}
+
+// Kill ends the server at once, as a power failure of one program.
+func (s *PuppetServer) Kill(t *testing.T) {
+	t.Helper()
+	if err := s.proc.signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.proc.wait(time.Minute); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Stop ends the server with TERM, as its unit file does.
@@ -82,6 +102,18 @@ func (s *PuppetServer) CA() string { return filepath.Join(s.Dir, "ca") }
 // SSL returns the ssldir, in which the server's own certificate lies.
 func (s *PuppetServer) SSL() string { return filepath.Join(s.Dir, "ssl") }
 
+// CLI is the command line of the server's CA, asking the server itself.
+func (s *PuppetServer) CLI() CACLI {
+	return CACLI{Config: filepath.Join(s.Dir, "puppet", "puppet.conf")}
+}
+
+// Pair makes a certificate with further names and returns the files that it and its key lie in.
+func (s *PuppetServer) Pair(t *testing.T, certname string, names ...string) (certificate, key string) {
+	t.Helper()
+	s.CLI().MustRun(t, "generate", "--certname", certname, "--subject-alt-names", strings.Join(names, ","))
+	return filepath.Join(s.SSL(), "certs", certname+".pem"), filepath.Join(s.SSL(), "private_keys", certname+".pem")
+}
+
 // Code returns the folder of environments.
 func (s *PuppetServer) Code() string { return filepath.Join(s.Dir, "code", "environments") }
 
@@ -99,6 +131,10 @@ func (s *PuppetServer) writeFolders(t *testing.T, o PuppetServerOptions) {
 	}
 	if o.SSL != "" {
 		copyTree(t, o.SSL, s.SSL())
+	}
+	copyTree(t, filepath.Join(s.root, debianServerConf, "services.d"), filepath.Join(s.Dir, "services.d"))
+	if o.Authority != nil {
+		s.writeCompileServer(t, o)
 	}
 
 	_, port, err := net.SplitHostPort(s.Addr)
@@ -142,13 +178,30 @@ func (s *PuppetServer) writeFolders(t *testing.T, o PuppetServerOptions) {
 	run(t, exec.CommandContext(t.Context(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), s.Dir))
 }
 
-func (s *PuppetServer) start(t *testing.T, o PuppetServerOptions) {
+// writeCompileServer does what the manual of Puppet Server says of a compile server: a certificate from the CA of another one, and
+// the CA service switched off.
+func (s *PuppetServer) writeCompileServer(t *testing.T, o PuppetServerOptions) {
 	t.Helper()
+	certificate, key := o.Authority.Pair(t, o.Certname, "puppet", "localhost")
+	writeFile(t, filepath.Join(s.SSL(), "certs", o.Certname+".pem"), readFile(t, certificate))
+	writeFile(t, filepath.Join(s.SSL(), "private_keys", o.Certname+".pem"), readFile(t, key))
+	writeFile(t, filepath.Join(s.SSL(), "certs", "ca.pem"), readFile(t, filepath.Join(o.Authority.CA(), "ca_crt.pem")))
+	writeFile(t, filepath.Join(s.SSL(), "crl.pem"), readFile(t, filepath.Join(o.Authority.CA(), "ca_crl.pem")))
+
+	const service = "puppetlabs.services.ca.certificate-authority-"
+	file := filepath.Join(s.Dir, "services.d", "ca.cfg")
+	writeFile(t, file, strings.NewReplacer("#"+service+"disabled", service+"disabled", service+"service", "#"+service+"service").Replace(readFile(t, file)))
+}
+
+// spawn starts the process and waits for nothing.
+func (s *PuppetServer) spawn(t *testing.T) {
+	t.Helper()
+	o := s.o
 	// The java line of Debian's unit file.
 	cmd := exec.Command("/usr/bin/java", "-Xms512m", "-Xmx1g",
 		"-Djruby.logger.class=com.puppetlabs.jruby_utils.jruby.Slf4jLogger", "-Djruby.lib=/usr/share/jruby/lib",
 		"-XX:+CrashOnOutOfMemoryError", "-jar", "/usr/share/puppetserver/puppetserver.jar",
-		"--config", filepath.Join(s.Dir, "conf.d"), "--bootstrap-config", debianServerConf+"/services.d",
+		"--config", filepath.Join(s.Dir, "conf.d"), "--bootstrap-config", filepath.Join(s.Dir, "services.d"),
 		"--restart-file", filepath.Join(s.Dir, "run", "restart"))
 	cmd.Dir = "/"
 	owner := userOf(t, s.root, "puppet", "puppetserver")
@@ -157,8 +210,12 @@ func (s *PuppetServer) start(t *testing.T, o PuppetServerOptions) {
 	} else {
 		cmd = enter(t, o.Chroot, owner, append([]string{s.Dir}, o.Visible...), cmd.Args)
 	}
-	s.proc = startProcess(t, "puppetserver", filepath.Join(s.Dir, "log", "console.log"), cmd)
+	s.proc = startProcess(t, "puppetserver "+o.Certname, filepath.Join(s.Dir, "log", "console.log"), cmd)
+}
 
+// await waits until the server answers.
+func (s *PuppetServer) await(t *testing.T) {
+	t.Helper()
 	client := &http.Client{
 		Timeout: 5 * time.Second,
 		// Readiness only: the test does not know the CA yet.
