@@ -3,6 +3,7 @@ package adminapi
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"troupe/internal/cluster"
@@ -88,11 +89,14 @@ func (a *API) removeMember(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.m.Authority.Revoke(r.Context(), puppet.Certname(m.Name))
+	err = a.m.Authority.Revoke(r.Context(), puppet.Certname(strings.ToLower(m.Name)))
 	if fault.KindOf(err) == fault.NotFound {
 		err = nil // it has never served
 	}
-	return m, err
+	if err != nil {
+		return nil, fault.Wrap(fault.KindOf(err), err, "%s is no member any more, and its certificate for agents is not revoked yet: %v. Say it at a member that has the CA's key: troupe ca revoke --certname %s", m.Name, err, strings.ToLower(m.Name))
+	}
+	return m, nil
 }
 
 // RemoveMember removes a member by name or origin.

@@ -54,6 +54,8 @@ type Options struct {
 
 	// Copied returns nil when another member has the record of that number, too; as in package ca. nil means that nobody is asked.
 	Copied func(ctx context.Context, number uint64) error
+	// Taken reports whether the CA of agents knows a good certificate, or a request, of that name. nil knows none.
+	Taken func(name string) bool
 
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // nil discards

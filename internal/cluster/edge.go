@@ -49,6 +49,13 @@ func (c *Cluster) admitEdge(ctx context.Context, q joinRequest, t tokenRecord, s
 			return answer, fault.New(fault.Conflict, "there is an edge %s already, in site %s: remove it first (troupe remove %s), or give this one another name", q.Name, other.Site, q.Name)
 		}
 	}
+	// Its certificate for agents has that name, so it must be nobody else's: an edge must not be able to pass for a node or a member.
+	if q.Name != strings.ToLower(q.Name) {
+		return answer, fault.New(fault.Invalid, "%q has capitals, which the name of a certificate has not: call the edge %s", q.Name, strings.ToLower(q.Name))
+	}
+	if c.o.Taken != nil && !c.wasEdge(q.Name) && c.o.Taken(q.Name) {
+		return answer, fault.New(fault.Conflict, "there is a certificate for %s already, which is another machine's or this one's as a node: give the edge a name of its own (name in edge.yaml), such as edge.%s", q.Name, q.Name)
+	}
 	c.mu.Lock()
 	f := c.state.founded
 	c.mu.Unlock()
@@ -65,6 +72,18 @@ func (c *Cluster) admitEdge(ctx context.Context, q joinRequest, t tokenRecord, s
 	}
 	c.log.InfoContext(ctx, "edge admitted", "edge", q.Name, "site", site, "origin", q.Origin, "names", t.Names, "token", q.Token)
 	return answer, nil
+}
+
+// wasEdge tells whether an edge has or had a name: what certificates there are for it were an edge's.
+func (c *Cluster) wasEdge(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.state.edges {
+		if e.Name == name {
+			return true
+		}
+	}
+	return false
 }
 
 func edgeIdentity(id string, o journal.Origin) *url.URL {

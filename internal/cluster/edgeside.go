@@ -77,6 +77,7 @@ func JoinEdge(ctx context.Context, dir string, o EdgeOptions, text string) (*Edg
 	if err != nil {
 		return nil, err
 	}
+	o.Name = strings.ToLower(o.Name) // as names of certificates are
 	answer, err := invited.ask(ctx, joinRequest{
 		Token: invited.id, Secret: invited.secret, Request: csr, Origin: journal.Origin(strings.ToLower(rand.Text())),
 		Name: o.Name, Site: o.Site, Address: o.Name, Version: o.Version, Format: journal.Format, Time: time.Now().UTC(),
@@ -184,8 +185,13 @@ func (e *EdgeSide) Remember(peers []Peer) error {
 	if err != nil || string(before) == string(after) {
 		return err
 	}
+	old := e.known.Peers
 	e.known.Peers = slices.Clone(peers)
-	return e.saveLocked()
+	if err := e.saveLocked(); err != nil {
+		e.known.Peers = old // so that it is tried again
+		return err
+	}
+	return nil
 }
 
 func (e *EdgeSide) save() error {

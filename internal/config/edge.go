@@ -139,6 +139,8 @@ type EdgeServer struct {
 	Tier           int        `yaml:"tier,omitempty"`
 	AgentCheck     string     `yaml:"agent_check,omitempty"` // address of HAProxy's agent-check
 	Check          *EdgeCheck `yaml:"check,omitempty"`       // another one than the pool's
+
+	Origin string `yaml:"-" json:",omitempty"` // of a member, which the troupe says
 }
 
 // EdgeQueue bounds who waits for a server.

@@ -190,6 +190,9 @@ func settingsOf(at string, t reflect.Type, fn func(key string)) {
 	case reflect.Struct:
 		for field := range t.Fields() {
 			key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+			if key == "-" {
+				continue
+			}
 			if key == "" {
 				return // an address or a network
 			}

@@ -3,6 +3,7 @@ package edge
 import (
 	"bytes"
 	"context"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -27,6 +28,7 @@ var errBusyThere = errors.New("the server is busy or starting")
 type busyError struct {
 	status string
 	after  time.Duration
+	behind bool // it speaks of a server behind it, which may have done what was asked
 }
 
 func (b *busyError) Error() string { return "the server says " + b.status }
@@ -63,6 +65,18 @@ func (a *answer) close() {
 // hopByHop headers belong to one connection (RFC 9110, 7.6.1).
 var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Troupe-Code-Id"}
 
+// dropHopByHop removes them, with those that Connection names.
+func dropHopByHop(h http.Header) {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range hopByHop {
+		h.Del(name)
+	}
+}
+
 // attempt asks one server that was not tried yet. With an error that is not one of balancing, the server that failed is returned.
 func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 	x.sent = new(atomic.Bool)
@@ -94,7 +108,7 @@ func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 				layer = 7
 			}
 			// A server that says that it is busy is well.
-			e.judge.Observe(s.id, health.Outcome{OK: errors.Is(err, errBusyThere), Layer: layer, Took: took, Err: err.Error()})
+			e.judge.Observe(s.id, health.Outcome{OK: errors.Is(err, errBusyThere), Client: x.client, Layer: layer, Took: took, Err: err.Error()})
 		}
 		return nil, s, err
 	}
@@ -128,7 +142,7 @@ func (e *Edge) ask(ctx context.Context, s *server, x *exchange) (*answer, error)
 	a := &answer{status: response.StatusCode, header: response.Header, codeID: response.Header.Get("Troupe-Code-Id")}
 	if busy(response.StatusCode) {
 		_, _ = io.CopyN(io.Discard, response.Body, 4<<10) // so that the connection can be used again
-		b := &busyError{status: response.Status}
+		b := &busyError{status: response.Status, behind: response.StatusCode == http.StatusBadGateway || response.StatusCode == http.StatusGatewayTimeout}
 		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds >= 0 {
 			b.after = time.Duration(min(seconds, 24*3600)) * time.Second
 		}
@@ -164,7 +178,7 @@ func (e *Edge) suspect(ctx context.Context, id string) (heard func()) {
 	return func() { first.Stop(); cancel() }
 }
 
-// busy are the answers by which a server says that it did nothing.
+// busy are the answers by which a server says that it did nothing itself.
 func busy(status int) bool {
 	return status == http.StatusServiceUnavailable || status == http.StatusBadGateway || status == http.StatusGatewayTimeout || status == http.StatusTooManyRequests
 }
@@ -185,9 +199,7 @@ func forwarded(ctx context.Context, s *server, x *exchange) (*http.Request, erro
 		out.Host = s.as
 	}
 	out.Header = in.Header.Clone()
-	for _, name := range hopByHop {
-		out.Header.Del(name)
-	}
+	dropHopByHop(out.Header)
 	for _, name := range reserved {
 		out.Header.Del(name)
 	}
@@ -204,7 +216,7 @@ func forwarded(ctx context.Context, s *server, x *exchange) (*http.Request, erro
 	out.Header.Set("X-Client-Verify", "NONE")
 	if x.certificate != nil {
 		out.Header.Set("X-Client-Verify", "SUCCESS")
-		out.Header.Set("X-Client-DN", "CN="+x.client)
+		out.Header.Set("X-Client-DN", pkix.Name{CommonName: x.client}.String()) // with what has a meaning in it escaped
 		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x.certificate.Raw})
 		out.Header.Set("X-Client-Cert", strings.ReplaceAll(url.QueryEscape(string(text)), "+", "%20"))
 	}

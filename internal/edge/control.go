@@ -226,7 +226,11 @@ func (e *Edge) answerExplain(w http.ResponseWriter, r *http.Request) {
 	}
 	p = p.orOverflow()
 	out.Pool = p.name
-	out.Servers = p.Explain(balance.Ask{Key: client, Environment: x.environment, Cost: p.costs.Expect(client, x.environment), Run: out.Run != nil})
+	ask := balance.Ask{Key: client, Environment: x.environment, Cost: p.costs.Expect(client, x.environment), Run: out.Run != nil}
+	if out.Run != nil {
+		ask.Prefer = e.runs.at(client, p.name)
+	}
+	out.Servers = p.Explain(ask)
 	e.reply(w, out, nil)
 }
 

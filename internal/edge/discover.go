@@ -87,11 +87,9 @@ func (e *Edge) found(pool string, list []config.EdgeServer, seen map[string]stri
 	if err := p.set(list, e.foreignTLS(p.conf)); err != nil {
 		return err
 	}
-	targets, err := e.targets()
-	if err != nil {
+	if err := e.watch(); err != nil {
 		return err
 	}
-	e.judge.Watch(targets)
 	seen[pool] = string(text)
 	e.log.Info("servers were looked up", "pool", pool, "servers", len(list))
 	return nil

@@ -66,6 +66,8 @@ type Edge struct {
 	newcomers newcomers
 	words     *words
 	begun     *gate // opens when all parts have begun to serve
+	watching  sync.Mutex
+	accepting chan struct{} // closed when listeners are to take connections
 	measures  *measures
 	sessions  *sessions
 	runConf   runConf
@@ -151,7 +153,7 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 		parts = append(parts, stages.Of("troupe", e.followTroupe, 10*time.Second))
 	}
 	if conf.Peers != nil {
-		parts = append(parts, stages.Of("peers", e.runPeers, 10*time.Second))
+		parts = append(parts, stages.Of("peers", e.gated(e.runPeers), 10*time.Second))
 	}
 	for _, l := range e.listeners {
 		parts = append(parts, stages.Of("listener "+l.conf.Listen, l.run, e.runConf.drain+10*time.Second))
@@ -178,7 +180,7 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
 		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}),
 		newcomers: make(newcomers, maxNewcomers), measures: newMeasures(),
-		words: &words{path: filepath.Join(conf.Data, wordsFile)}, begun: newGate(),
+		words: &words{path: filepath.Join(conf.Data, wordsFile)}, begun: newGate(), accepting: make(chan struct{}),
 	}
 	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e.metrics = newMetrics(e.registry, e)
@@ -209,7 +211,7 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.trust.Store(t)
+		e.believe(t)
 	} else if err := e.openMembership(); err != nil {
 		return nil, err
 	} else if e.troupe == nil && conf.Terminates() {
@@ -251,12 +253,7 @@ func (e *Edge) openPools() error {
 			return err
 		}
 	}
-	targets, err := e.targets()
-	if err != nil {
-		return err
-	}
-	e.judge.Watch(targets)
-	return nil
+	return e.watch()
 }
 
 func (e *Edge) tableFile(pool string) string { return filepath.Join(e.conf.Data, "stick-"+pool) }

@@ -19,6 +19,7 @@ import (
 
 	proxyproto "github.com/pires/go-proxyproto"
 
+	"troupe/internal/authz"
 	"troupe/internal/config"
 	"troupe/internal/telemetry"
 )
@@ -111,7 +112,7 @@ func (l *listener) addDoor(pool string) {
 	protocols.SetHTTP1(true)
 	d := &door{queue: make(chan net.Conn), closed: make(chan struct{}), addr: l.Addr()}
 	d.server = &http.Server{
-		Handler: arrived(l.edge.clients.Identified(http.HandlerFunc(f.ServeHTTP))), Protocols: protocols, MaxHeaderBytes: 256 << 10,
+		Handler: arrived(authz.Normalize(l.edge.clients.Identified(http.HandlerFunc(f.ServeHTTP)))), Protocols: protocols, MaxHeaderBytes: 256 << 10,
 		ReadHeaderTimeout: headerMost, ReadTimeout: 10 * time.Minute, WriteTimeout: 30 * time.Minute, IdleTimeout: idleMost,
 		ErrorLog: stdlog.New(noise{l.edge}, "", 0), ConnContext: withGuest,
 	}
@@ -149,9 +150,17 @@ func (l *listener) run(ctx context.Context) error {
 	accepted := make(chan struct{})
 	sessions, endSessions := context.WithCancel(context.WithoutCancel(ctx))
 	defer endSessions()
-	go func() { defer close(accepted); l.accept(sessions) }()
+	go func() {
+		defer close(accepted)
+		select {
+		case <-l.edge.accepting: // until then the process before this one takes them
+			l.accept(sessions)
+		case <-ctx.Done():
+		}
+	}()
 	<-ctx.Done()
 	err := l.Close()
+	<-accepted // who was taken is among those that arrive
 	l.awaitArrivals(sessions)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.edge.runConf.drain)
 	defer cancel()
@@ -171,7 +180,6 @@ func (l *listener) run(ctx context.Context) error {
 	for range l.fronts {
 		err = errors.Join(err, <-served)
 	}
-	<-accepted
 	return err
 }
 
@@ -208,26 +216,65 @@ func (l *listener) accept(ctx context.Context) {
 			}
 			continue
 		}
-		source := host(conn.RemoteAddr().String())
-		if !l.enter(source) {
+		p := &place{listener: l}
+		if !p.take() {
 			l.edge.metrics.crowded.Inc()
 			_ = conn.Close()
 			continue
 		}
 		l.arriving.Add(1)
-		l.open.Go(func() { l.lead(ctx, conn, sync.OnceFunc(func() { l.leave(source) })) })
+		l.open.Go(func() { l.lead(ctx, conn, p) })
 	}
 }
 
-func (l *listener) enter(source string) bool {
+// A place is what one connection takes of the bounds of its listener.
+type place struct {
+	listener *listener
+	source   string // whom it counts for; "" as long as that is not known
+	left     bool
+}
+
+// take takes a place, if there is one.
+func (p *place) take() bool {
+	l := p.listener
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.clients >= orInt(l.conf.MaxClients, maxClients) || l.sources[source] >= orInt(l.conf.PerSource, maxPerSource) {
+	if l.clients >= orInt(l.conf.MaxClients, maxClients) {
 		return false
 	}
 	l.clients++
-	l.sources[source]++
 	return true
+}
+
+// count has the place count for an address, if that has not too many.
+func (p *place) count(source string) bool {
+	l := p.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sources[source] >= orInt(l.conf.PerSource, maxPerSource) {
+		return false
+	}
+	l.sources[source]++
+	p.source = source
+	return true
+}
+
+// leave gives the place back. It may be called more than once.
+func (p *place) leave() {
+	l := p.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.left {
+		return
+	}
+	p.left = true
+	l.clients--
+	if p.source == "" {
+		return
+	}
+	if l.sources[p.source]--; l.sources[p.source] == 0 {
+		delete(l.sources, p.source)
+	}
 }
 
 // count is how many connections there are.
@@ -235,15 +282,6 @@ func (l *listener) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.clients
-}
-
-func (l *listener) leave(source string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.clients--
-	if l.sources[source]--; l.sources[source] == 0 {
-		delete(l.sources, source)
-	}
 }
 
 // guest is a connection that gives its place back when it is closed.
@@ -292,8 +330,8 @@ func arrived(next http.Handler) http.Handler {
 }
 
 // lead brings a connection where its name belongs.
-func (l *listener) lead(ctx context.Context, conn net.Conn, leave func()) {
-	g := &guest{conn, leave, sync.OnceFunc(func() { l.arriving.Add(-1) })}
+func (l *listener) lead(ctx context.Context, conn net.Conn, p *place) {
+	g := &guest{conn, p.leave, sync.OnceFunc(func() { l.arriving.Add(-1) })}
 	conn = g
 	source, _ := netip.ParseAddr(host(conn.RemoteAddr().String()))
 	if slices.ContainsFunc(l.conf.ProxyProtocol, func(p netip.Prefix) bool { return p.Contains(source.Unmap()) }) {
@@ -305,6 +343,12 @@ func (l *listener) lead(ctx context.Context, conn net.Conn, leave func()) {
 			return
 		}
 		conn = named
+		source, _ = netip.ParseAddr(host(conn.RemoteAddr().String())) // whom the balancer speaks for, and not the balancer, has bounds
+	}
+	if !p.count(source.Unmap().String()) {
+		l.edge.metrics.crowded.Inc()
+		_ = conn.Close()
+		return
 	}
 	mode, pool := l.conf.Mode, l.conf.Pool
 	var read []byte

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -51,22 +52,23 @@ func (e *Edge) peersTLS(want ...string) *tls.Config {
 }
 
 // runPeers listens to the other edges and tells them what is new, until ctx ends.
-func (e *Edge) runPeers(ctx context.Context) error {
+func (e *Edge) runPeers(ctx context.Context, begun func()) error {
 	var names []string
 	for _, p := range e.conf.Peers.Edges {
 		names = append(names, lower(p.Name))
 	}
-	l, err := listen(ctx, e.conf.Peers.Listen)
-	if err != nil {
-		return fmt.Errorf("peers: %w", err)
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /peers/v1/{pool}", e.answerPeer)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	ended := make(chan struct{}, len(e.conf.Peers.Edges))
 	for _, p := range e.conf.Peers.Edges {
 		go func() { e.tellPeer(ctx, p); ended <- struct{}{} }()
 	}
-	err = e.serveBeside(ctx, tls.NewListener(l, e.peersTLS(names...)), mux)
+	err := e.beside(ctx, "peers", e.conf.Peers.Listen, begun, func(ctx context.Context, l net.Listener) error {
+		return e.serveBeside(ctx, tls.NewListener(l, e.peersTLS(names...)), mux)
+	})
+	stop()
 	for range e.conf.Peers.Edges {
 		<-ended
 	}
@@ -93,7 +95,7 @@ func (e *Edge) tellPeer(ctx context.Context, p config.EdgePeer) {
 	c := &http.Client{Transport: &http.Transport{TLSClientConfig: e.peersTLS(lower(p.Name)), TLSHandshakeTimeout: peersMost, IdleConnTimeout: time.Minute}, Timeout: peersMost}
 	defer c.CloseIdleConnections()
 	told := map[string]uint64{}
-	away := false
+	away := map[string]bool{} // by pool: another edge need not have all of them
 	tick := time.NewTicker(peersEvery)
 	defer tick.Stop()
 	for {
@@ -104,20 +106,20 @@ func (e *Edge) tellPeer(ctx context.Context, p config.EdgePeer) {
 		}
 		for pool, t := range e.tables {
 			entries, next := t.Changes(told[pool])
-			if len(entries) == 0 && !away {
+			if len(entries) == 0 && !away[pool] {
 				continue
 			}
 			err := tell(ctx, c, "https://"+p.Address+"/peers/v1/"+pool, entries)
 			switch {
-			case err == nil && away:
-				away = false
-				clear(told)
-				e.log.InfoContext(ctx, "another edge is back and is told who sticks to whom", "edge", p.Name)
+			case err == nil && away[pool]:
+				delete(away, pool)
+				delete(told, pool)
+				e.log.InfoContext(ctx, "another edge is back and is told who sticks to whom", "edge", p.Name, "pool", pool)
 			case err == nil:
 				told[pool] = next
-			case !away && ctx.Err() == nil:
-				away = true
-				e.log.WarnContext(ctx, "another edge is not told who sticks to whom", "edge", p.Name, telemetry.KeyErr, err)
+			case !away[pool] && ctx.Err() == nil:
+				away[pool] = true
+				e.log.WarnContext(ctx, "another edge is not told who sticks to whom", "edge", p.Name, "pool", pool, telemetry.KeyErr, err)
 			}
 		}
 	}

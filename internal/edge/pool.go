@@ -29,6 +29,7 @@ const (
 	answerMost  = 9 * time.Minute // agents give up after ten
 	passIdle    = 20 * time.Minute
 	queueMost   = 60 * time.Second
+	keepMost    = 15 * time.Second // an idle connection; Jetty closes it after 30 s, and a request that meets that seems to be lost with its server
 	queueLength = 10_000
 )
 
@@ -49,6 +50,7 @@ type pool struct {
 // A server is the way to one server of a pool.
 type server struct {
 	id      string // pool/server, as the judge knows it
+	origin  string // of a member: another one may come to have its name and address
 	name    string
 	address string
 	as      string // what the Host header says; "" for what the agent said
@@ -127,12 +129,12 @@ func (p *pool) set(list []config.EdgeServer, client func(config.EdgeServer) (*tl
 			weight = -1 // in package balance 0 is the default
 		}
 		members = append(members, balance.Server{Name: s.Name, Address: s.Address, Site: s.Site, Weight: weight, MaxConns: s.MaxConnections, Backup: s.Backup, Tier: s.Tier})
-		if old := p.servers[s.Name]; old != nil && old.address == s.Address {
+		if old := p.servers[s.Name]; old != nil && old.address == s.Address && old.origin == s.Origin {
 			old.configured = configured
 			keep[s.Name] = old
 			continue
 		}
-		way := &server{id: p.name + "/" + s.Name, name: s.Name, address: s.Address, configured: configured, current: map[*int]context.CancelCauseFunc{}}
+		way := &server{id: p.name + "/" + s.Name, origin: s.Origin, name: s.Name, address: s.Address, configured: configured, current: map[*int]context.CancelCauseFunc{}}
 		conf, prefix, err := client(s)
 		if err != nil {
 			return fmt.Errorf("pool %s: server %s: %w", p.name, s.Name, err)
@@ -166,7 +168,7 @@ func (p *pool) transport(conf *tls.Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: p.conf.Connect.Or(connectMost), KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	return &http.Transport{
 		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: p.conf.Connect.Or(connectMost),
-		ResponseHeaderTimeout: p.conf.Answer.Or(answerMost), MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second,
+		ResponseHeaderTimeout: p.conf.Answer.Or(answerMost), MaxIdleConnsPerHost: 64, IdleConnTimeout: keepMost,
 		DisableCompression: true, MaxResponseHeaderBytes: 256 << 10, WriteBufferSize: 16 << 10, ReadBufferSize: 32 << 10,
 		ForceAttemptHTTP2: false, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 	}
@@ -312,6 +314,18 @@ func quickly(c config.EdgeCheck) config.EdgeCheck {
 	return c
 }
 
+// watch has the judge watch all servers of now. Pools may change at the same time: the last one to ask sees all of them.
+func (e *Edge) watch() error {
+	e.watching.Lock()
+	defer e.watching.Unlock()
+	all, err := e.targets()
+	if err != nil {
+		return err
+	}
+	e.judge.Watch(all)
+	return nil
+}
+
 // targets are what the judge watches.
 func (e *Edge) targets() ([]health.Target, error) {
 	var all []health.Target
@@ -332,8 +346,11 @@ func (e *Edge) targets() ([]health.Target, error) {
 			if err != nil {
 				return nil, fmt.Errorf("pool %s: check of %s: %w", name, s.name, err)
 			}
-			if s.prefix != "" {
+			switch {
+			case s.prefix != "":
 				check.Suspicion = suspicion
+			case !check.Observe:
+				check.Suspicion = 0 // what requests show is not to count, and a suspicion is that
 			}
 			check.Path = s.prefix + check.Path
 			all = append(all, health.Target{ID: s.id, Address: s.address, Check: check})
@@ -349,17 +366,20 @@ func (e *Edge) follow(ctx context.Context) error {
 	down := map[*server]bool{}
 	for {
 		changed := e.judge.Changed()
+		before := down
+		down = map[*server]bool{}
 		for _, p := range e.pools {
 			p.Refresh()
 			for _, s := range p.all() {
 				v := e.judge.Verdict(s.id)
 				gone := v.State == health.Down && !v.Doubted // who is only doubted may be slow: it would be compiled twice
 				// With nobody else to ask, what is under way has its best chance where it is.
-				if gone && !down[s] && yes(p.conf.CutDown) && p.Usable() > 0 {
+				cut := gone && yes(p.conf.CutDown) && p.Usable() > 0
+				if cut && !before[s] {
 					s.cut()
+				}
+				if cut || gone && before[s] {
 					down[s] = true
-				} else if !gone {
-					delete(down, s)
 				}
 			}
 		}

@@ -160,6 +160,16 @@ func (a *runs) pin(r *run, pool, environment string) (server, codeID string) {
 	return r.pinned[pool], r.codeID[environment]
 }
 
+// at is the server that the run of a client went to last in a pool.
+func (a *runs) at(client, pool string) (server string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.byName[client]; r != nil {
+		return r.pinned[pool]
+	}
+	return ""
+}
+
 // end says in one line how a run went. The caller holds mu.
 func (a *runs) end(r *run) {
 	a.oldest.Remove(r.place)

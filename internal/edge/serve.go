@@ -57,7 +57,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer e.busy.Add(-1)
 	began := time.Now()
 	for _, name := range reserved {
-		if r.Header.Get(name) != "" {
+		if len(r.Header.Values(name)) > 0 {
 			e.metrics.forged.Inc()
 			r.Header.Del(name)
 		}
@@ -152,11 +152,13 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 			return e.turnAway(w, o, x, e.spread(x, wait), err.Error())
 		}
 		tried = append(tried, s.name)
+		died := x.sent.Load()
 		if there, ok := errors.AsType[*busyError](err); ok {
 			wanted = max(wanted, there.after)
-		}
-		died := x.sent.Load() && !errors.Is(err, errBusyThere)
-		if died {
+			died = there.behind && !x.verb.replay
+		} else if errors.Is(err, errBusyThere) {
+			died = false
+		} else if died {
 			deaths++
 		}
 		if !died && !x.obeys && time.Since(began) < oldAgentMost { // nobody took it: that costs nothing but time
@@ -226,9 +228,7 @@ func (f *front) pass(w http.ResponseWriter, x *exchange, a *answer) bool {
 	defer a.close()
 	h := w.Header()
 	maps.Copy(h, a.header)
-	for _, name := range hopByHop {
-		h.Del(name)
-	}
+	dropHopByHop(h)
 	if a.rest == nil && x.request.Method != http.MethodHead && a.status != http.StatusNoContent && a.status != http.StatusNotModified {
 		h.Set("Content-Length", strconv.FormatInt(a.body.size, 10))
 	}

@@ -201,6 +201,7 @@ func (e *Edge) begin(ctx context.Context) error {
 			return errors.Join(fault.New(fault.Conflict, "the running edge serves and this one would not: %s. Nothing was taken over", why), e.predecessor.Close())
 		}
 	}
+	close(e.accepting)
 	path := filepath.Join(e.conf.Data, controlSocket)
 	if err := os.Rename(path+nextSocket, path); err != nil {
 		return fmt.Errorf("control socket: %w", err)

@@ -14,10 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -40,8 +42,8 @@ const (
 	askEvery    = time.Second
 	askMost     = 2 * time.Second
 	maxView     = 4 << 20
-	maxTrust    = 64 << 20 // of a CA with a million revocations
-	renewBefore = 30 * 24 * time.Hour
+	maxTrust    = 64 << 20            // of a CA with a million revocations
+	renewBefore = 30 * 24 * time.Hour // or the last third of a shorter life
 )
 
 // A membership is what this edge has from its troupe.
@@ -50,7 +52,9 @@ type membership struct {
 	dir     string
 	clients map[journal.Origin]*http.Client // used by one goroutine
 	last    journal.Origin                  // who answered last
+	forgets error                           // the members of now are not on the disk, either
 	sum     string                          // of the trust in force
+	unsaved map[string][]byte               // what is in force and not on the disk yet, by file
 	beats   atomic.Pointer[map[string]cluster.ViewPeer]
 }
 
@@ -76,7 +80,7 @@ func (e *Edge) openMembership() error {
 	if err != nil {
 		return err
 	}
-	e.troupe = &membership{side: side, dir: dir, clients: map[journal.Origin]*http.Client{}}
+	e.troupe = &membership{side: side, dir: dir, clients: map[journal.Origin]*http.Client{}, unsaved: map[string][]byte{}}
 	if e.conf.Site == "" {
 		e.conf.Site = side.Edge().Site
 	}
@@ -92,6 +96,10 @@ func (e *Edge) settle(ctx context.Context) error {
 	defer tick.Stop()
 	for said := false; ; said = true {
 		err := e.askTroupe(ctx)
+		if err != nil && e.trust.Load() != nil {
+			e.log.Warn("what the troupe says is in force, and not on the disk", telemetry.KeyErr, err)
+			err = nil
+		}
 		if err == nil {
 			return nil
 		}
@@ -150,7 +158,7 @@ func (e *Edge) askTroupe(ctx context.Context) error {
 		err := e.askMember(ctx, p)
 		if err == nil {
 			m.last = p.Origin
-			return nil
+			return m.save()
 		}
 		errs = append(errs, fmt.Errorf("%s at %s: %w", p.Name, p.Address, err))
 	}
@@ -181,9 +189,7 @@ func (e *Edge) askMember(ctx context.Context, p cluster.Peer) error {
 		beats[v.Name] = v
 	}
 	m.beats.Store(&beats)
-	if err := m.side.Remember(peers); err != nil {
-		return err
-	}
+	m.forgets = m.side.Remember(peers)
 	if view.Trust != m.sum {
 		var t cluster.Trust
 		if err := m.call(ctx, p, http.MethodGet, "/trust", nil, maxTrust, &t); err != nil {
@@ -246,7 +252,7 @@ func (m *membership) call(ctx context.Context, p cluster.Peer, method, path stri
 
 // certify takes a trust into force, with a certificate that agents who hold it will accept.
 func (e *Edge) certify(ctx context.Context, p cluster.Peer, t cluster.Trust) error {
-	pair, err := e.troupe.agentsCertificate()
+	pair, err := e.agentsCertificate()
 	if err != nil || !accepted(pair, t.Bundle, e.troupe.side.Edge()) {
 		if pair, err = e.newCertificate(ctx, p); err != nil {
 			return err
@@ -260,9 +266,7 @@ func (e *Edge) certify(ctx context.Context, p cluster.Peer, t cluster.Trust) err
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(filepath.Join(e.troupe.dir, trustFile), text, 0o600); err != nil {
-		return err
-	}
+	e.troupe.unsaved[trustFile] = text
 	e.trust.Store(now)
 	e.troupe.sum = t.Sum
 	e.log.Info("whom to let in was learnt anew", "from", p.Name, "authorities", len(now.issuers), "revoked", len(now.revoked))
@@ -271,7 +275,7 @@ func (e *Edge) certify(ctx context.Context, p cluster.Peer, t cluster.Trust) err
 
 // accepted tells whether a certificate will do: it is of the bundle, has all names and does not end soon.
 func accepted(pair *tls.Certificate, bundle []byte, as cluster.Edge) bool {
-	if time.Until(pair.Leaf.NotAfter) < renewBefore {
+	if endsSoon(pair.Leaf) {
 		return false
 	}
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
@@ -284,11 +288,16 @@ func accepted(pair *tls.Certificate, bundle []byte, as cluster.Edge) bool {
 		}
 	}
 	for _, name := range as.Names {
+		name = strings.TrimPrefix(strings.TrimPrefix(name, "DNS:"), "IP:") // as puppetserver writes alternative names
 		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: between}); err != nil {
 			return false
 		}
 	}
 	return true
+}
+
+func endsSoon(c *x509.Certificate) bool {
+	return time.Until(c.NotAfter) < min(renewBefore, c.NotAfter.Sub(c.NotBefore)/3)
 }
 
 // newCertificate has a member sign a new key for agents.
@@ -315,13 +324,29 @@ func (e *Edge) newCertificate(ctx context.Context, p cluster.Peer) (*tls.Certifi
 		return nil, fmt.Errorf("certificate for agents: %w", err)
 	}
 	e.log.Info("a new certificate for agents", "from", p.Name, "names", pair.Leaf.DNSNames, "not_after", pair.Leaf.NotAfter)
-	return &pair, atomicfile.Write(filepath.Join(e.troupe.dir, agentsFile), text, 0o600)
+	e.troupe.unsaved[agentsFile] = text
+	return &pair, nil
 }
 
-func (m *membership) agentsCertificate() (*tls.Certificate, error) {
-	path := filepath.Join(m.dir, agentsFile)
+// agentsCertificate is the one that agents see now, else the one that is on the disk.
+func (e *Edge) agentsCertificate() (*tls.Certificate, error) {
+	if t := e.trust.Load(); t != nil {
+		return t.certificate, nil
+	}
+	path := filepath.Join(e.troupe.dir, agentsFile)
 	pair, err := tls.LoadX509KeyPair(path, path)
 	return &pair, err
+}
+
+// save writes what is in force to the disk, for a start without a member. What cannot be written now is tried again each time.
+func (m *membership) save() error {
+	for _, name := range slices.Sorted(maps.Keys(m.unsaved)) {
+		if err := atomicfile.Write(filepath.Join(m.dir, name), m.unsaved[name], 0o600); err != nil {
+			return fmt.Errorf("%w: the edge goes on; until there is room it could not start again without a member", err)
+		}
+		delete(m.unsaved, name)
+	}
+	return m.forgets
 }
 
 // recall takes what was learnt last.
@@ -334,7 +359,7 @@ func (e *Edge) recall() error {
 	if err := json.Unmarshal(text, &t); err != nil {
 		return err
 	}
-	pair, err := e.troupe.agentsCertificate()
+	pair, err := e.agentsCertificate()
 	if err != nil {
 		return err
 	}
@@ -357,7 +382,7 @@ func (e *Edge) renew(ctx context.Context, p cluster.Peer) error {
 			return err
 		}
 	}
-	if t := e.trust.Load(); t != nil && time.Until(t.certificate.Leaf.NotAfter) < renewBefore {
+	if t := e.trust.Load(); t != nil && endsSoon(t.certificate.Leaf) {
 		e.troupe.sum = "" // the next turn fetches everything, with a new certificate
 	}
 	return nil
@@ -369,7 +394,7 @@ func (e *Edge) setMembers(peers []cluster.Peer) error {
 	var list []config.EdgeServer
 	for _, p := range peers {
 		byName[p.Name] = p
-		list = append(list, config.EdgeServer{Name: p.Name, Address: p.Address, Site: p.Site})
+		list = append(list, config.EdgeServer{Name: p.Name, Address: p.Address, Site: p.Site, Origin: string(p.Origin)})
 	}
 	before, err := json.Marshal(list)
 	if err != nil || string(before) == e.members {
@@ -386,11 +411,9 @@ func (e *Edge) setMembers(peers []cluster.Peer) error {
 			return err
 		}
 	}
-	targets, err := e.targets()
-	if err != nil {
+	if err := e.watch(); err != nil {
 		return err
 	}
-	e.judge.Watch(targets)
 	e.members = string(before)
 	return nil
 }

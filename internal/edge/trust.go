@@ -30,6 +30,7 @@ type trust struct {
 	issuers     []*x509.Certificate
 	revoked     map[string]struct{}
 	ends        time.Time // of the revocation list that ends first
+	unlisted    []string  // authorities without a revocation list
 }
 
 // newTrust puts a CA bundle and the revocation lists of its authorities together. A list of a stranger, or one whose signature is
@@ -47,6 +48,7 @@ func newTrust(certificate *tls.Certificate, bundle, lists []byte) (*trust, error
 	if len(t.issuers) == 0 {
 		return nil, errors.New("the CA bundle has no certificate in PEM")
 	}
+	listed := map[int]bool{}
 	for _, der := range blocks(lists, "X509 CRL") {
 		l, err := x509.ParseRevocationList(der)
 		if err != nil {
@@ -63,6 +65,12 @@ func newTrust(certificate *tls.Certificate, bundle, lists []byte) (*trust, error
 		}
 		if t.ends.IsZero() || l.NextUpdate.Before(t.ends) {
 			t.ends = l.NextUpdate
+		}
+		listed[i] = true
+	}
+	for i, c := range t.issuers {
+		if !listed[i] {
+			t.unlisted = append(t.unlisted, c.Subject.String())
 		}
 	}
 	return t, nil
@@ -99,6 +107,15 @@ func (t *trust) admits(chains [][]*x509.Certificate) error {
 		}
 	}
 	return fmt.Errorf("certificate %X of %q is revoked", chains[0][0].SerialNumber, chains[0][0].Subject.CommonName)
+}
+
+// believe takes an operator's files into force. Servers that take an identity from headers leave revocation to the edge.
+func (e *Edge) believe(t *trust) {
+	e.trust.Store(t)
+	if len(t.unlisted) > 0 {
+		e.log.Warn("whom these authorities have revoked is not known here: certificates of theirs are let in until they end", "authorities", t.unlisted,
+			"remedy", "bring their revocation lists into the file tls.crl (puppetserver's ca_crl.pem has all)")
+	}
 }
 
 // trustFiles reads the files of an edge that has its own. Its key must be for its owner alone.
@@ -178,7 +195,7 @@ func (e *Edge) watchTrust(ctx context.Context) error {
 			}
 			continue
 		}
-		e.trust.Store(t)
+		e.believe(t)
 		e.log.InfoContext(ctx, "certificates and revocation lists are read again", "revoked", len(t.revoked))
 	}
 }

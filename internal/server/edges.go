@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"troupe/internal/agentapi"
+	"troupe/internal/ca"
 	"troupe/internal/cluster"
 	"troupe/internal/fault"
 	"troupe/internal/puppet"
@@ -68,6 +70,12 @@ func (m *member) edgeTrust() cluster.Trust {
 
 func (m *member) answerTrust(w http.ResponseWriter, r *http.Request) {
 	m.tellEdge(w, r, m.edgeTrust(), nil)
+}
+
+// nameTaken reports whether a node or a member has a certificate of that name, or waits for one.
+func (m *member) nameTaken(name string) bool {
+	s, err := m.authority.Status(context.Background(), name)
+	return fault.KindOf(err) != fault.NotFound && s.State != ca.StateRevoked
 }
 
 // certifyEdge signs the key under which an edge serves agents, for the names that its token allowed.

@@ -39,7 +39,7 @@ func caOptions(cfg *config.Config, m *member) ca.Options {
 }
 
 func clusterOptions(cfg *config.Config, m *member) cluster.Options {
-	o := cluster.Options{Name: cfg.Certname, Address: cfg.Cluster.Address, Version: m.o.Version, Log: m.log, Copied: m.copied, Keys: m.keys}
+	o := cluster.Options{Name: cfg.Certname, Address: cfg.Cluster.Address, Version: m.o.Version, Log: m.log, Copied: m.copied, Keys: m.keys, Taken: m.nameTaken}
 	if !cfg.IsDefault("site") {
 		o.Site = cfg.Site
 	}

@@ -28,8 +28,10 @@ type judge struct {
 	beats beats
 	eject ejection
 
-	errors int // in a row, that requests have shown
-	doubts int // failed checks in a row, from the suspicion on that took it out; 0 when it was not one
+	errors  int    // in a row, that requests have shown
+	erred   string // whose request the first of them was
+	several bool   // not all of them were of that client
+	doubts  int    // failed checks in a row, from the suspicion on that took it out; 0 when it was not one
 	checks, failed, downs,
 	hidden int // failures that requests have shown and no check
 }
@@ -161,11 +163,18 @@ func (j *judge) observed(o Outcome, now time.Time) (sooner bool) {
 		}
 		return false // that a connection was accepted is no proof where answers count
 	}
+	if j.errors == 0 {
+		j.erred, j.several = o.Client, o.Client == ""
+	}
+	j.several = j.several || o.Client != j.erred
 	j.errors++
 	if j.errors < c.ErrorLimit {
 		return false
 	}
 	j.errors = 0
+	if !j.several && c.active() {
+		return true // a check tells whether it is the server or the client
+	}
 	j.hidden++
 	r := result{code: "HANA", detail: fmt.Sprintf("%d requests in a row failed, the last with: %s", c.ErrorLimit, o.Err), at: now}
 	switch {

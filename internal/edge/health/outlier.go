@@ -14,6 +14,8 @@ type Outcome struct {
 	Layer int // 4: the connection (and its handshake); 7: the answer
 	Took  time.Duration
 	Err   string // for people
+	// Client is who asked; empty if that is not known. What one client alone asks for may be what breaks.
+	Client string
 	// Doubtful is a failure that may be the fault of what was asked, such as broken code. It counts only where servers are compared.
 	Doubtful bool
 }

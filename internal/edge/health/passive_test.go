@@ -214,3 +214,27 @@ func TestWhoIsWorseThanTheOthersIsEjected(t *testing.T) {
 		wantState(t, m, "pool/1", Up)
 	})
 }
+
+// What one client asks for may be what breaks: three requests of a stranger must not take a server from all others.
+func TestOneClientAloneOnlyBringsACheckForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{}
+		h.open("a:8140", accept)
+		m := watch(t, h, Check{Type: TypeTCP, Interval: time.Hour, FastInterval: 100 * time.Millisecond, Observe: true, ErrorLimit: 3, OnError: OnErrorMarkDown})
+		fail := func(client string) {
+			m.Observe("pool/a", Outcome{Layer: 7, Err: "EOF", Client: client})
+		}
+		for range 3 {
+			fail("stranger")
+		}
+		wantState(t, m, "pool/a", Up)
+		time.Sleep(100 * time.Millisecond)
+		if s := m.All()[0]; s.Checks != 2 || s.Hidden != 0 {
+			t.Errorf("%+v, want one check more", s)
+		}
+		fail("stranger")
+		fail("stranger")
+		fail("web1.example.com")
+		wantState(t, m, "pool/a", Down)
+	})
+}
