@@ -16,6 +16,7 @@ import (
 	"troupe/internal/config"
 	"troupe/internal/edge"
 	"troupe/internal/edge/balance"
+	"troupe/internal/edge/bgp"
 	"troupe/internal/telemetry"
 )
 
@@ -156,11 +157,32 @@ func newEdgeStatus(c *common) *cobra.Command {
 					fmt.Fprintf(w, "EDGE\t%s\t%s\n", s.Name, state)
 					fmt.Fprintf(w, "site\t%s\nversion\t%s, up %s\n", cmp.Or(s.Site, "-"), s.Version, ago(s.Started))
 					fmt.Fprintf(w, "listens\t%s\n", strings.Join(s.Listeners, ", "))
-					fmt.Fprintf(w, "now\t%d runs, %d sessions, bodies %d KiB in memory, %d KiB on disk\n\n", s.Runs, s.Sessions, s.Memory>>10, s.Disk>>10)
+					fmt.Fprintf(w, "now\t%d runs, %d sessions, bodies %d KiB in memory, %d KiB on disk\n", s.Runs, s.Sessions, s.Memory>>10, s.Disk>>10)
+					if s.BGP != nil {
+						printBGP(w, *s.BGP)
+					}
+					fmt.Fprintln(w)
 					printBackends(w, s.Pools)
 				})
 			})
 		},
+	}
+}
+
+func printBGP(w *tabwriter.Writer, s bgp.Status) {
+	fmt.Fprintf(w, "bgp\t%s, %s: %s\n", s.Phase, ago(s.Since), cmp.Or(s.Reason, "-"))
+	if s.RouterID != "" {
+		fmt.Fprintf(w, "router id\t%s\n", s.RouterID)
+	}
+	for _, n := range s.Neighbors {
+		fmt.Fprintf(w, "neighbor\t%v, AS %d: %s, %s", n.Address, n.ASN, n.State, ago(n.Since))
+		if n.BFD != "" {
+			fmt.Fprintf(w, ", BFD %s", n.BFD)
+		}
+		fmt.Fprintln(w)
+	}
+	for _, alarm := range s.Alarms {
+		fmt.Fprintf(w, "ALARM\t%s\n", alarm)
 	}
 }
 

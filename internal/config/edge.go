@@ -235,7 +235,7 @@ type EdgeDNSEdge struct {
 type EdgeBGP struct {
 	Mode      string         `yaml:"mode,omitempty"` // speak, address, file
 	AS        uint32         `yaml:"as,omitempty"`
-	RouterID  netip.Addr     `yaml:"router_id,omitempty"`
+	RouterID  netip.Addr     `yaml:"router_id"` // the library thinks that an address is empty whatever it is
 	Prefixes  []netip.Prefix `yaml:"prefixes"`
 	Neighbors []EdgeNeighbor `yaml:"neighbors,omitempty"`
 	Interface string         `yaml:"interface,omitempty"`  // mode address
@@ -259,7 +259,7 @@ type EdgeNeighbor struct {
 	Multihop     int        `yaml:"multihop,omitempty"`
 	HoldTime     Duration   `yaml:"hold_time,omitempty"`
 	Passive      bool       `yaml:"passive,omitempty"`
-	Local        netip.Addr `yaml:"local_address,omitempty"`
+	Local        netip.Addr `yaml:"local_address"`
 	BFD          *EdgeBFD   `yaml:"bfd,omitempty"`
 }
 

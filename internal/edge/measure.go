@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"slices"
@@ -61,6 +62,8 @@ type telling struct {
 	free  float64            // places; below 0 where it does not know
 	near  map[string]float64 // milliseconds to other sites
 	known bool
+	// name and router are the edge and the router id that it announces with, in its autonomous system; empty without BGP.
+	name, router string
 }
 
 // measures are what is known of this edge and of those that DNS tells of.
@@ -69,6 +72,7 @@ type measures struct {
 	free  steady
 	near  map[string]*steady // by site
 	share map[string]*steady // by edge: what its agent says, in percent
+	own   telling            // name and router of this one
 	told  map[string]telling // by edge
 	line  string             // what this one says
 }
@@ -113,6 +117,11 @@ func (e *Edge) measureNow(now time.Time) {
 			}
 		}
 	}
+	m.own.name, m.own.router = e.conf.Name, e.routerID()
+	if m.own.router != "" {
+		say.Set("name", m.own.name)
+		say.Set("router", m.own.router)
+	}
 	m.line = say.Encode()
 }
 
@@ -152,6 +161,7 @@ func readTelling(line string) telling {
 	if err != nil {
 		return t
 	}
+	t.name, t.router = said.Get("name"), said.Get("router")
 	for key, values := range said {
 		n, err := strconv.ParseFloat(values[0], 64)
 		if err != nil || math.IsNaN(n) || n < 0 || n > 1e6 {
@@ -256,6 +266,26 @@ func (m *measures) distances(site config.EdgeSite, own bool, up func(config.Edge
 
 // wholly has sites that differ in less than a millisecond share a step.
 func wholly(ms float64) float64 { return max(1, math.Round(ms)) }
+
+// routerID is the one that this edge announces with.
+func (e *Edge) routerID() string {
+	if b := e.conf.BGP; b != nil && b.RouterID.IsValid() {
+		return fmt.Sprintf("%v in AS %d", b.RouterID, b.AS)
+	}
+	return ""
+}
+
+// twins are alarms: edges that announce with the router id of this one. Their routers need not notice.
+func (m *measures) twins() (all []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(m.told)) {
+		if t := m.told[name]; m.own.router != "" && t.router == m.own.router && t.name != m.own.name {
+			all = append(all, fmt.Sprintf("edge %s has the router_id %s of this edge; give each its own (bgp.router_id), or routers will lose routes that differ in nothing else", name, t.router))
+		}
+	}
+	return all
+}
 
 // says is what the status page tells other edges.
 func (m *measures) says() string {

@@ -168,3 +168,42 @@ func TestDNSFollowsWhatEdgesSay(t *testing.T) {
 		}
 	}
 }
+
+// TestAnEdgeWithTheRouterIDOfAnotherIsAnAlarm: their routers see neither of the two beside the other, so the edges have to.
+func TestAnEdgeWithTheRouterIDOfAnotherIsAnAlarm(t *testing.T) {
+	said := atomic.Pointer[string]{}
+	line := "name=edge2.example.com&router=192.0.2.7+in+AS+65500"
+	said.Store(&line)
+	other := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(tellHeader, *said.Load())
+		fmt.Fprint(w, "running")
+	}))
+	defer other.Close()
+	own := freePort(t)
+	th := openTheatre(t, 1, func(c *config.Edge) {
+		c.Listeners[0].Listen = own
+		var edges []config.EdgeDNSEdge
+		for i, address := range []string{own, other.Listener.Addr().String()} {
+			at := netip.MustParseAddrPort(address)
+			edges = append(edges, config.EdgeDNSEdge{
+				Name: fmt.Sprintf("edge%d", i+1), Target: fmt.Sprintf("edge%d.example.org", i+1), Addresses: []netip.Addr{at.Addr()}, Port: at.Port(),
+				Check: &config.EdgeCheck{Verify: new(bool), Interval: config.Duration(50 * time.Millisecond), Timeout: config.Duration(20 * time.Second)},
+			})
+		}
+		c.DNS = &config.EdgeDNS{Listen: []string{freeAddress(t)}, Zone: "puppet.example.com", NameServers: []config.EdgeNameServer{{Name: "ns1.example.org"}}, Sites: map[string]config.EdgeSite{"east": {Edges: edges}}}
+		c.BGP = &config.EdgeBGP{Mode: "file", File: c.Data + "/announced", AS: 65500, RouterID: netip.MustParseAddr("192.0.2.7"), Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}}
+	})
+	client, err := Dial(t.Context(), th.dir)
+	check(t, err)
+	alarms := func() string {
+		s, err := client.Status(t.Context())
+		check(t, err)
+		return strings.Join(s.BGP.Alarms, "\n")
+	}
+	th.wait("the alarm", func() bool {
+		return alarms() == "edge edge2 has the router_id 192.0.2.7 in AS 65500 of this edge; give each its own (bgp.router_id), or routers will lose routes that differ in nothing else"
+	})
+	mended := "name=edge2.example.com&router=192.0.2.8+in+AS+65500"
+	said.Store(&mended)
+	th.wait("the end of the alarm", func() bool { return alarms() == "" })
+}

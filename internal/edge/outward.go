@@ -186,7 +186,7 @@ func (e *Edge) newSpeaker(c *config.EdgeBGP) (*bgp.Speaker, error) {
 	o := bgp.Options{
 		Mode: c.Mode, Prefixes: c.Prefixes, ASN: c.AS, RouterID: c.RouterID, Interface: c.Interface, File: c.File, Bird: c.Bird,
 		Prepend: c.Prepend, MED: c.MED, UpAfter: time.Duration(c.UpAfter), DownAfter: time.Duration(c.DownAfter), Rejoin: time.Duration(c.Rejoin), Grace: time.Duration(c.Grace),
-		Serving: e.serving, Changed: e.judge.Changed, Ready: e.begun.wait(), Log: e.log, Registerer: e.registry,
+		Serving: e.serving, Changed: e.judge.Changed, Ready: e.begun.wait(), Alarms: e.measures.twins, Log: e.log, Registerer: e.registry,
 	}
 	for _, n := range c.Neighbors {
 		one := bgp.Neighbor{

@@ -234,7 +234,7 @@ func (s *Speaker) remember(outside context.Context, d *decision, failed string) 
 			st.Prefixes = append(st.Prefixes, Route{Prefix: p, Preference: s.o.preference(d.phase)})
 		}
 	}
-	st.Alarms = nil
+	st.Alarms = s.o.Alarms()
 	if failed != "" {
 		st.Alarms = append(st.Alarms, "routers could not be told: "+failed)
 	}

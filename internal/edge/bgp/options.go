@@ -57,6 +57,7 @@ type Options struct {
 
 	Serving    func() (ok bool, why string) // can the site finish a run; it answers at once
 	Changed    func() <-chan struct{}       // closed when Serving may answer differently; nil: it is asked twice a second
+	Alarms     func() []string              // that others have found; may be nil
 	Ready      func()                       // called when the way has begun, or waits for the process before this one; may be nil
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -113,6 +114,9 @@ func (o *Options) defaults() {
 	}
 	o.UpAfter = max(orElse(o.UpAfter, DefaultUpAfter), 0)
 	o.MinFlap = orElse(o.MinFlap, DefaultMinFlap)
+	if o.Alarms == nil {
+		o.Alarms = func() []string { return nil }
+	}
 	if o.Ready == nil {
 		o.Ready = func() {}
 	}
