@@ -261,6 +261,7 @@ type EdgeNeighbor struct {
 	Passive      bool       `yaml:"passive,omitempty"`
 	Local        netip.Addr `yaml:"local_address"`
 	BFD          *EdgeBFD   `yaml:"bfd,omitempty"`
+	Restart      Duration   `yaml:"graceful_restart,omitempty"`
 }
 
 // EdgeBFD are the timers of BFD.

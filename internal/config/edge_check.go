@@ -337,6 +337,11 @@ func (b *EdgeBGP) check(p *edgeProblems) {
 			p.add("bgp.prefixes: %s is a network; announce single addresses, /32 or /128", prefix)
 		}
 	}
+	for _, n := range b.Neighbors {
+		if n.Restart != 0 && n.BFD != nil {
+			p.add("bgp: neighbor %v: graceful_restart and bfd contradict each other: BFD ends with the process, and the router forgets then; use mode address for both", n.Address)
+		}
+	}
 	switch b.Mode {
 	case "address":
 	case "file":

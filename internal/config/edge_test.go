@@ -69,6 +69,7 @@ func TestWhatIsWrongWithAnEdgesFileIsNamed(t *testing.T) {
 		"hash bound":         {"stick: source", "hash_bound: 2", "hash_bound counts with balance: hash"},
 		"slow":               {"interval: 2s", "slow: 1.1, interval: 2s", "slow is how many times longer"},
 		"spill":              {"stick: source", "spill: -1", "spill is a number from 0"},
+		"restart and bfd":    {"site: east", "site: east\nbgp: {as: 65500, router_id: 192.0.2.7, prefixes: [203.0.113.1/32], neighbors: [{address: 192.0.2.1, as: 64496, graceful_restart: 5s, bfd: {interval: 300ms}}]}", "contradict each other"},
 		"status":             {"path: /production", "status: \"200-\", path: /production", "no list of statuses"},
 	} {
 		text := strings.Replace(edgeExample, c.change, c.to, 1)

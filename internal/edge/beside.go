@@ -14,18 +14,8 @@ import (
 
 // beside serves on an address until ctx ends, or until another process has taken over.
 func (e *Edge) beside(ctx context.Context, what, address string, begun func(), serve func(context.Context, net.Listener) error) error {
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	defer func() { <-ended }()
+	ctx, stop := e.untilReplaced(ctx)
 	defer stop()
-	go func() {
-		defer close(ended)
-		select {
-		case <-e.replaced:
-			stop()
-		case <-ctx.Done():
-		}
-	}()
 	return e.patiently(ctx, begun, func(ctx context.Context) error {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err != nil {
@@ -34,6 +24,21 @@ func (e *Edge) beside(ctx context.Context, what, address string, begun func(), s
 		begun()
 		return serve(ctx, l)
 	})
+}
+
+// untilReplaced is a context that ends when another process has taken over. What it returns is called in the end.
+func (e *Edge) untilReplaced(ctx context.Context) (context.Context, func()) {
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-e.replaced:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { stop(); <-ended }
 }
 
 // patiently runs what needs a port that the process before this one may still have: then it has begun as far as it can.

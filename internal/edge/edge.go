@@ -52,37 +52,39 @@ type Edge struct {
 	metrics  *metrics
 	started  time.Time
 
-	trust     atomic.Pointer[trust] // nil while no listener ends TLS
-	clients   *authn.Clients
-	judge     *health.Monitor
-	tables    map[string]*balance.Table // by pool
-	pools     map[string]*pool
-	listeners []*listener
-	runs      *runs
-	bodies    *bodies
-	budget    *budget
-	poison    *poison
-	outage    *outage
-	newcomers newcomers
-	words     *words
-	begun     *gate // opens when all parts have begun to serve
-	watching  sync.Mutex
-	accepting chan struct{} // closed when listeners are to take connections
-	measures  *measures
-	sessions  *sessions
-	runConf   runConf
-	troupe    *membership  // nil for an edge that stands alone
-	members   string       // of the pools of members, as they are now
-	zone      *dns.Zone    // nil without dns
-	zoneBegun func()       // says that it answers
-	speaker   *bgp.Speaker // nil without bgp
-	notify    stages.Notifier
-	busy      atomic.Int64  // requests under way
-	leaving   atomic.Bool   // the process ends
-	hushed    atomic.Bool   // and nobody new gets in
-	drained   atomic.Bool   // an operator said so
-	replaced  chan struct{} // closed when another process has the listeners
-	replace   sync.Once
+	trust        atomic.Pointer[trust] // nil while no listener ends TLS
+	clients      *authn.Clients
+	judge        *health.Monitor
+	tables       map[string]*balance.Table // by pool
+	pools        map[string]*pool
+	listeners    []*listener
+	runs         *runs
+	bodies       *bodies
+	budget       *budget
+	poison       *poison
+	outage       *outage
+	newcomers    newcomers
+	words        *words
+	begun        *gate // opens when all parts have begun to serve
+	watching     sync.Mutex
+	accepting    chan struct{} // closed when listeners are to take connections
+	measures     *measures
+	sessions     *sessions
+	runConf      runConf
+	troupe       *membership   // nil for an edge that stands alone
+	members      string        // of the pools of members, as they are now
+	zone         *dns.Zone     // nil without dns
+	zoneBegun    func()        // says that it answers
+	speaker      *bgp.Speaker  // nil without bgp
+	speakerBegun func()        // says that it speaks
+	took         chan struct{} // closed when the process before this one was told to end
+	notify       stages.Notifier
+	busy         atomic.Int64  // requests under way
+	leaving      atomic.Bool   // the process ends
+	hushed       atomic.Bool   // and nobody new gets in
+	drained      atomic.Bool   // an operator said so
+	replaced     chan struct{} // closed when another process has the listeners
+	replace      sync.Once
 	// predecessor is the process that the listeners came from; it is told when this one serves.
 	predecessor  *net.UnixConn
 	servedBefore bool // the predecessor could finish a run
@@ -164,7 +166,7 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	}
 	if e.speaker != nil {
 		parts = append(parts, stages.Of("routes", e.settleRoutes, settleMost+5*time.Second))
-		parts = append(parts, stages.Of("bgp", e.speaker.Run, conf.BGP.Grace.Or(0)+10*time.Second))
+		parts = append(parts, stages.Of("bgp", e.speak, conf.BGP.Grace.Or(0)+10*time.Second))
 	}
 	parts = append(parts, stages.Of("ready", func(ctx context.Context) error { return e.ready(ctx, inherited) }, 2*e.runConf.linger+e.runConf.drain+5*time.Second))
 	err = stages.Run(ctx, parts)
@@ -178,7 +180,7 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 	e := &Edge{
 		conf: conf, o: o, log: log, registry: prometheus.NewRegistry(), started: time.Now(), notify: stages.NewNotifier(),
 		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
-		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}),
+		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}), took: make(chan struct{}),
 		newcomers: make(newcomers, maxNewcomers), measures: newMeasures(),
 		words: &words{path: filepath.Join(conf.Data, wordsFile)}, begun: newGate(), accepting: make(chan struct{}),
 	}

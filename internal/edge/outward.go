@@ -183,15 +183,16 @@ func (e *Edge) dnsTargets() (all []health.Target, err error) {
 }
 
 func (e *Edge) newSpeaker(c *config.EdgeBGP) (*bgp.Speaker, error) {
+	e.speakerBegun = e.begun.wait()
 	o := bgp.Options{
 		Mode: c.Mode, Prefixes: c.Prefixes, ASN: c.AS, RouterID: c.RouterID, Interface: c.Interface, File: c.File, Bird: c.Bird,
 		Prepend: c.Prepend, MED: c.MED, UpAfter: time.Duration(c.UpAfter), DownAfter: time.Duration(c.DownAfter), Rejoin: time.Duration(c.Rejoin), Grace: time.Duration(c.Grace),
-		Serving: e.serving, Changed: e.judge.Changed, Ready: e.begun.wait(), Alarms: e.measures.twins, Log: e.log, Registerer: e.registry,
+		Serving: e.serving, Changed: e.judge.Changed, Ready: e.speakerBegun, Alarms: e.measures.twins, Log: e.log, Registerer: e.registry,
 	}
 	for _, n := range c.Neighbors {
 		one := bgp.Neighbor{
 			Address: n.Address, ASN: n.AS, Port: n.Port, PasswordFile: n.PasswordFile, TTLSecurity: n.TTLSecurity, Multihop: n.Multihop,
-			HoldTime: time.Duration(n.HoldTime), Passive: n.Passive, LocalAddress: n.Local,
+			HoldTime: time.Duration(n.HoldTime), Passive: n.Passive, LocalAddress: n.Local, Restart: time.Duration(n.Restart),
 		}
 		if n.BFD != nil {
 			one.BFD = &bgp.BFD{Interval: time.Duration(n.BFD.Interval), Multiplier: n.BFD.Multiplier}
@@ -199,6 +200,24 @@ func (e *Edge) newSpeaker(c *config.EdgeBGP) (*bgp.Speaker, error) {
 		o.Neighbors = append(o.Neighbors, one)
 	}
 	return bgp.New(o)
+}
+
+// speak announces. Sessions that pass to the next process must have one owner at a time, or the two take them from each other for ever.
+func (e *Edge) speak(ctx context.Context) error {
+	if !slices.ContainsFunc(e.conf.BGP.Neighbors, func(n config.EdgeNeighbor) bool { return n.Restart != 0 }) {
+		return e.speaker.Run(ctx)
+	}
+	if e.predecessor != nil {
+		e.speakerBegun()
+		select {
+		case <-e.took:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	ctx, stop := e.untilReplaced(ctx)
+	defer stop()
+	return e.speaker.Run(ctx)
 }
 
 // answerDNS explains one answer.

@@ -173,6 +173,9 @@ func (e *Edge) giveOver(w http.ResponseWriter, _ *http.Request) {
 	}
 	replaced = true
 	e.log.Info("another process has taken over: this one finishes what it has", "grace", e.runConf.drain)
+	if e.speaker != nil {
+		e.speaker.Abandon()
+	}
 	e.replace.Do(func() { close(e.replaced) })
 }
 
@@ -212,6 +215,7 @@ func (e *Edge) begin(ctx context.Context) error {
 	if _, err := e.predecessor.Write([]byte{1}); err != nil {
 		e.log.Warn("the edge before this one was not told to end", telemetry.KeyErr, err, "remedy", "stop it by its process id")
 	}
+	close(e.took)
 	return e.predecessor.Close()
 }
 

@@ -88,12 +88,18 @@ func (s *Speaker) Drain(on bool) {
 }
 
 // Abandon has the end of [Speaker.Run] take nothing back: another process announces the same from here. A session of our own ends all the
-// same, and the routers take back what they had from it until the other process has one.
+// same, and the router takes back what it had from it until the other process has one, unless it keeps it for that long
+// ([Neighbor.Restart]).
 func (s *Speaker) Abandon() { s.abandoned.Store(true) }
 
 // Inherit has the beginning of [Speaker.Run] go on with what another process on this machine announces until now: it is not taken back
 // while this process does not know yet whether the site serves, and announced as it was when it does. Call it before Run.
-func (s *Speaker) Inherit() { s.inherited = true }
+func (s *Speaker) Inherit() {
+	s.inherited = true
+	if sp, ok := s.way.(*speech); ok {
+		sp.inherited = true
+	}
+}
 
 // inheritMost is how long a process that took over may take to find out whether the site serves. In mode address the kernel keeps an address
 // for as long.
@@ -117,6 +123,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 	bounded, cancel := context.WithTimeout(outside, tellMost)
 	defer cancel()
+	if sp, ok := s.way.(*speech); ok {
+		sp.kept = s.abandoned.Load()
+	}
 	return errors.Join(err, s.way.stop(bounded))
 }
 

@@ -354,3 +354,39 @@ func TestIPv6AloneWithBFD(t *testing.T) {
 	s.tell("fail no member is ready")
 	b.lacks(service6)
 }
+
+// TestASessionPassesToTheNextProcess: with graceful restart the router has the route all the time, and knows all of the new process's when
+// its time is over. Who dies without a successor is sent agents for that time: the price.
+func TestASessionPassesToTheNextProcess(t *testing.T) {
+	p := newPair(t)
+	b := p.router.bird(routerConfig("graceful restart aware;"))
+	o := p.options(func(o *Options) { o.Neighbors[0].Restart = 5 * time.Second })
+	first := p.edge.speaker(o)
+	first.tell("serve")
+	b.has(service)
+
+	t.Setenv(inheritEnv, "yes")
+	first.tell("abandon")
+	first.signal(syscall.SIGTERM)
+	second := p.edge.speaker(o)
+	second.tell("serve")
+	begin, since := time.Now(), time.Time{}
+	eventually(t, "the session of the second process to be old", func() bool {
+		if b.route(service) == "" {
+			t.Fatalf("the router has forgotten the route, %v after the change", time.Since(begin))
+		}
+		if since.IsZero() && established(second.status()) {
+			since = time.Now()
+			t.Logf("the second process has the session after %v", since.Sub(begin))
+		}
+		return !since.IsZero() && time.Since(since) > o.Neighbors[0].Restart+3*time.Second
+	})
+	<-first.done
+	if first.err != nil {
+		t.Errorf("the first process ended with %v", first.err)
+	}
+	b.has(service, "BGP.as_path: 65500\n", "-stale")
+
+	second.signal(syscall.SIGKILL)
+	t.Logf("gone %v after kill -9", b.lacks(service))
+}

@@ -20,6 +20,9 @@ import (
 // helperEnv has the options of the speaker to run, as JSON.
 const helperEnv = "TROUPE_BGP_SPEAKER"
 
+// inheritEnv has it go on with what another speaker announces.
+const inheritEnv = "TROUPE_BGP_INHERIT"
+
 func TestMain(m *testing.M) {
 	if text := os.Getenv(helperEnv); text != "" {
 		os.Exit(speakerMain(text))
@@ -27,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// speakerMain reads one command a line: serve, fail WHY, drain, ready, status, metrics. SIGTERM ends it gracefully.
+// speakerMain reads one command a line: serve, fail WHY, drain, ready, abandon, status, metrics. SIGTERM ends it gracefully.
 func speakerMain(text string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var o Options
@@ -43,6 +46,9 @@ func speakerMain(text string) int {
 		log.Error("options", "err", err)
 		return 2
 	}
+	if os.Getenv(inheritEnv) != "" {
+		s.Inherit()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	go func() {
@@ -53,6 +59,8 @@ func speakerMain(text string) int {
 				site.set(command == "serve", rest)
 			case "drain", "ready":
 				s.Drain(command == "drain")
+			case "abandon":
+				s.Abandon()
 			case "status":
 				answer, err := json.Marshal(s.Status())
 				if err != nil {

@@ -76,6 +76,7 @@ type Neighbor struct {
 	Passive      bool          // it connects to us, at LocalAddress
 	LocalAddress netip.Addr    // where we speak from
 	BFD          *BFD          // nil is without
+	Restart      time.Duration // it keeps what it was told for so long after a session broke, for a successor (RFC 4724); 0: it forgets at once
 	MaxPrefixes  int           // more than so many routes of it end the session for a minute; 10,000 if 0
 }
 
@@ -91,6 +92,7 @@ const (
 	maxNeighbors = 32
 	maxPrepend   = 16
 	maxWait      = time.Hour
+	maxRestart   = time.Minute
 )
 
 func orElse[T comparable](value, other T) T {
@@ -275,6 +277,12 @@ func (o *Options) checkNeighbor(n Neighbor, add func(string, ...any)) {
 	}
 	if n.Multihop > 1 && n.BFD != nil {
 		bad("bfd over several hops is not spoken here; have the site's bird or FRR do it (mode address)")
+	}
+	if n.Restart != 0 && (n.Restart < time.Second || n.Restart > maxRestart || n.Restart%time.Second != 0) {
+		bad("graceful_restart is %v; it must be whole seconds from 1s to %v, for which agents are sent to an edge that has died", n.Restart, maxRestart)
+	}
+	if n.Restart != 0 && n.BFD != nil {
+		bad("graceful_restart and bfd contradict each other: BFD ends with the process, and the neighbor forgets. To keep both through a takeover, use mode address")
 	}
 	if n.MaxPrefixes < 0 || n.MaxPrefixes > 1<<24 {
 		bad("max_prefixes is %d; it must be between 1 and %d", n.MaxPrefixes, 1<<24)

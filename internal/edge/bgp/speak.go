@@ -20,8 +20,8 @@ import (
 // This file speaks BGP: GoBGP in this process, with the service addresses and nothing else.
 //
 // Two filters stand between GoBGP's table and its neighbours, though nothing but our routes is ever put there: what a neighbour
-// sends is not let in, and what is no service address is not let out. Graceful restart is off: with it, routers would go on sending
-// agents to a speaker that is dead.
+// sends is not let in, and what is no service address is not let out. Graceful restart is off unless it is asked for: with it, routers go
+// on sending agents to a speaker that is dead.
 
 // speech is the way of mode speak.
 type speech struct {
@@ -29,6 +29,9 @@ type speech struct {
 	log     *slog.Logger
 	metrics *metrics
 	hints   *hints
+
+	inherited bool // sessions of the process before this one are to pass to it
+	kept      bool // and those of this one to the next
 
 	server   *server.BgpServer
 	bfd      *bfdLinks
@@ -42,6 +45,7 @@ type speech struct {
 const (
 	connectRetry = 5 // s; one attempt takes a second less
 	idleReset    = 1 // s; after we ended it, for BFD
+	deferral     = 2 // s; after a graceful restart, until the neighbor is told that it knows all
 )
 
 func newSpeech(o Options, log *slog.Logger, m *metrics) *speech {
@@ -184,6 +188,12 @@ func (sp *speech) peer(n Neighbor) (*api.Peer, error) {
 			PrefixLimits: &api.PrefixLimit{Family: family, MaxPrefixes: uint32(n.MaxPrefixes)},
 		}},
 	}
+	if n.Restart > 0 {
+		peer.GracefulRestart = &api.GracefulRestart{
+			Enabled: true, RestartTime: uint32(n.Restart.Seconds()), DeferralTime: deferral, LocalRestarting: sp.inherited,
+		}
+		peer.AfiSafis[0].MpGracefulRestart = &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}}
+	}
 	if n.LocalAddress.IsValid() {
 		peer.Transport.LocalAddress = n.LocalAddress.String()
 	}
@@ -286,12 +296,16 @@ func (sp *speech) stop(ctx context.Context) error {
 		return nil
 	}
 	return within(ctx, func() (err error) {
-		sp.server.Stop() // before BFD: neighbours are to hear it from BGP
+		if sp.kept { // without a word, as if it broke: who knows graceful restart keeps what it was told
+			err = sp.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true})
+		} else {
+			sp.server.Stop() // before BFD: neighbours are to hear it from BGP
+		}
 		if sp.ending != nil {
 			sp.ending()
 		}
 		if sp.bfd != nil {
-			err = sp.bfd.stop()
+			err = errors.Join(err, sp.bfd.stop())
 		}
 		sp.serving.Wait()
 		return err

@@ -228,7 +228,7 @@ func TestOneClientAloneOnlyBringsACheckForward(t *testing.T) {
 			fail("stranger")
 		}
 		wantState(t, m, "pool/a", Up)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(150 * time.Millisecond)
 		if s := m.All()[0]; s.Checks != 2 || s.Hidden != 0 {
 			t.Errorf("%+v, want one check more", s)
 		}
