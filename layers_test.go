@@ -33,6 +33,7 @@ const layers = `
 	internal/classifier internal/deploy
 	internal/code internal/ca
 	internal/store
+	internal/carrier/nats
 	internal/cluster internal/carrier
 	internal/journal
 	internal/vault

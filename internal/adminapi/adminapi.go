@@ -22,6 +22,7 @@ import (
 	"troupe/internal/backup"
 	"troupe/internal/ca"
 	"troupe/internal/carrier"
+	"troupe/internal/carrier/nats"
 	"troupe/internal/classifier"
 	"troupe/internal/cluster"
 	"troupe/internal/code"
@@ -55,6 +56,8 @@ type Member struct {
 	Reload     func(ctx context.Context) error // reads configuration and certificates again
 	Heartbeats func(ctx context.Context) map[journal.Origin]Heartbeat
 	Backup     func() backup.Member // the parts that a backup is made of
+
+	NATS func(ctx context.Context) (*nats.Status, error) // nil, and a nil status, when there is none
 }
 
 // An Engine compiles catalogs and looks data up.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"troupe/internal/carrier/nats"
 	"troupe/internal/cluster"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
@@ -119,6 +120,7 @@ type Status struct {
 	Members []MemberStatus         `json:"members"`
 	Waiting []cluster.Introduction `json:"waiting,omitempty"` // machines that want to be members, see AcceptMember
 	Edges   []cluster.Edge         `json:"edges,omitempty"`
+	NATS    *nats.Status           `json:"nats,omitempty"` // nil when records travel over HTTPS only
 }
 
 // MemberStatus is one member as this one sees it.
@@ -194,7 +196,10 @@ func (a *API) statusOf(ctx context.Context) (Status, error) {
 		}
 		s.Members = append(s.Members, one)
 	}
-	return s, nil
+	if a.m.NATS != nil {
+		s.NATS, err = a.m.NATS(ctx)
+	}
+	return s, err
 }
 
 // Status tells how the troupe does.

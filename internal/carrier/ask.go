@@ -57,9 +57,21 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 		return err
 	}
 	before := c.refusedBy(p)
-	theirs, err := ask.heads(ctx, asking{Heads: own, Wait: wait, Refused: before.heads()})
+	fed, most := c.fed(own), wait
+	if len(fed) > 0 {
+		most = min(wait, feedWait)
+	}
+	theirs, again, err := c.askHeads(ctx, ask, asking{Heads: own, Wait: most, Refused: append(before.heads(), fed...)}, fed)
+	if again {
+		return c.exchange(ctx, p, ask, wait)
+	}
 	if err != nil {
 		return err
+	}
+	if len(fed) > 0 { // much has come meanwhile
+		if own, err = c.j.Heads(ctx); err != nil {
+			return err
+		}
 	}
 	answered := time.Now()
 	c.mu.Lock()
@@ -68,6 +80,9 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	refused := refusals{until: before.until, why: compareEnds(own, theirs)}
 	for _, h := range missing(own, theirs) {
 		name := chain{h.Origin, h.Stream}
+		if c.isFed(name, lastOf(own, name)) {
+			continue
+		}
 		if why := before.why[name]; why != nil {
 			refused.why[name] = why
 			continue
@@ -118,6 +133,15 @@ func missing(own, theirs []journal.Head) []journal.Head {
 	more := slices.DeleteFunc(slices.Clone(theirs), func(h journal.Head) bool { return h.Last <= last[chain{h.Origin, h.Stream}] })
 	slices.SortStableFunc(more, func(a, b journal.Head) int { return cmp.Compare(a.Stream, b.Stream) })
 	return more
+}
+
+func lastOf(heads []journal.Head, c chain) uint64 {
+	for _, h := range heads {
+		if h.Origin == c.origin && h.Stream == c.stream {
+			return h.Last
+		}
+	}
+	return 0
 }
 
 // compareEnds finds forks that no record has shown yet: chains of the same length with different ends.

@@ -42,6 +42,9 @@ type Options struct {
 	// Mended hears of records that were damaged and are whole again: who has folded the rest could not fold them. nil tells nobody.
 	Mended func(context.Context, []journal.Stretch) error
 
+	// Feed brings records another way, too; nil means that all come through the exchange.
+	Feed Feed
+
 	// Folds are what members compare with each other, and make anew when they differ.
 	Folds []Fold
 	// CompareEvery is how often; 0 means every minute.
@@ -66,6 +69,8 @@ type Carrier struct {
 	mu     sync.Mutex
 	peers  map[journal.Origin]*peerState
 	copied chan struct{} // closed and made anew when a peer has told what it has
+
+	standing map[chain]standing // chains that wait for the feed
 }
 
 // A peerState is what is known of another member.
@@ -105,7 +110,7 @@ type chain struct {
 func New(j *journal.Journal, o Options) *Carrier {
 	return &Carrier{
 		j: j, o: o, log: telemetry.Discard(o.Log).With(telemetry.KeySystem, "carrier"), metrics: newMetrics(o.Registerer),
-		ready: make(chan struct{}), peers: map[journal.Origin]*peerState{}, copied: make(chan struct{}),
+		ready: make(chan struct{}), peers: map[journal.Origin]*peerState{}, copied: make(chan struct{}), standing: map[chain]standing{},
 	}
 }
 
@@ -263,11 +268,11 @@ func (c *Carrier) learn(o journal.Origin, heads []journal.Head) {
 	c.copied = make(chan struct{})
 }
 
-// Copied returns nil when another member has our own record of that number, too, or when there is no other; at once
-// fault.Unavailable when none can be reached, and the error of ctx when none has it in time.
+// Copied returns nil when another member has our own record of that number, too, or the feed holds it on two machines, or when there
+// is no other member; at once fault.Unavailable when none can be reached, and the error of ctx when none has it in time.
 func (c *Carrier) Copied(ctx context.Context, s journal.Stream, number uint64) error {
 	for {
-		has, changed, err := c.copies(s, number)
+		has, changed, fed, err := c.copies(s, number)
 		if has || err != nil {
 			return err
 		}
@@ -275,27 +280,35 @@ func (c *Carrier) Copied(ctx context.Context, s journal.Stream, number uint64) e
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+		case <-fed:
 		}
 	}
 }
 
-// copies reports whether a peer has our record, and returns a channel that is closed when one says what it has.
-func (c *Carrier) copies(s journal.Stream, number uint64) (has bool, changed <-chan struct{}, err error) {
+// copies reports whether a peer has our record, and returns channels of which one is closed when a peer says what it has, the other
+// when the feed has got more. What the feed holds counts when some peer has all that comes before: else nobody could take it over.
+func (c *Carrier) copies(s journal.Stream, number uint64) (has bool, changed, fed <-chan struct{}, err error) {
 	peers, _ := c.o.Peers()
+	var from, to uint64
+	if c.o.Feed != nil {
+		from, to, fed = c.o.Feed.Holds(s)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	reachable := false
 	for _, p := range peers {
 		known := c.state(p.Origin)
-		if known.has[chain{c.j.Origin(), s}] >= number {
-			return true, nil, nil
+		there := known.has[chain{c.j.Origin(), s}]
+		if there >= number || from > 0 && from <= there+1 && to >= number {
+			return true, nil, nil, nil
 		}
+		reachable = reachable || from > 0 && from <= there+1
 		reachable = reachable || known.problem == "" && !known.heard.IsZero() // a new one may not run yet
 	}
 	if len(peers) > 0 && (!reachable || !c.running.Load()) {
-		return false, nil, fault.New(fault.Unavailable, "no other member can be reached")
+		return false, nil, nil, fault.New(fault.Unavailable, "no other member can be reached")
 	}
-	return len(peers) == 0, c.copied, nil
+	return len(peers) == 0, c.copied, fed, nil
 }
 
 // A PeerStatus is what an operator may know of another member.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"troupe/internal/adminapi"
+	"troupe/internal/carrier/nats"
 	"troupe/internal/cluster"
 	"troupe/internal/server"
 	"troupe/internal/telemetry"
@@ -251,7 +252,30 @@ func (c *common) printStatus(s adminapi.Status) error {
 				fmt.Fprintf(w, "%s: %s\n", m.Name, m.Error)
 			}
 		}
+		if s.NATS != nil {
+			fmt.Fprintln(w, natsLine(*s.NATS))
+		}
 	})
+}
+
+// natsLine says whether an operator's own NATS carries records.
+func natsLine(s nats.Status) string {
+	since := s.Since.Local().Format(time.DateTime)
+	switch {
+	case s.Server == "" && s.Problem == "":
+		return "NATS: connecting since " + since
+	case s.Server == "":
+		return fmt.Sprintf("NATS: away since %s, HTTPS carries everything: %s; %s", since, s.Problem, s.Remedy)
+	}
+	line := fmt.Sprintf("NATS: %s since %s, %d of %d chains of others come through it, %d records of this member wait, the last acknowledgement took %v",
+		s.Server, since, s.Following, s.Chains, s.Lag, s.Ack.Round(time.Millisecond))
+	if s.Problem != "" {
+		line += fmt.Sprintf("\nNATS: records of this member do not go through it: %s; %s", s.Problem, s.Remedy)
+	}
+	for _, r := range s.Refused {
+		line += "\nNATS: messages not taken: " + r
+	}
+	return line
 }
 
 // load is how much a member that is heard has to do.

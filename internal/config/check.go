@@ -52,6 +52,7 @@ func (c *Config) Check() error {
 		bad("auth_conf", "%s does not exist", c.AuthConf)
 	}
 	c.Backup.check(bad)
+	c.Cluster.NATS.check(bad)
 	return errors.Join(problems...)
 }
 

@@ -80,6 +80,24 @@ type CA struct {
 type Cluster struct {
 	Listen  string // address of the port for members; opened once this member belongs to a troupe
 	Address string // host:port by which other members reach it; "" means the certname and that port
+	NATS    NATS
+}
+
+// NATS configures a NATS cluster of the operator's through which records travel, too. Without servers there is none.
+type NATS struct {
+	Servers        []string // URLs
+	Credentials    string   // .creds file; or
+	User           string
+	PasswordFile   string // of the user; or
+	TokenFile      string
+	CA             string // PEM; "" means the system's
+	Certificate    string
+	Key            string
+	AllowPlaintext bool // nats:// to servers that are not on the loopback
+	Prefix         string
+	Replicas       int // of streams that are made; 0: three, or one where the servers cannot
+	MaxAge         time.Duration
+	MaxBytes       int64
 }
 
 // TLS configures the listener that agents connect to.
@@ -288,6 +306,7 @@ func (l *loader) derive() {
 		l.set("basemodulepath", originDefault, filepath.Join(c.CodeDir, "modules"))
 	}
 	paths := []*string{&c.Data, &c.CodeDir, &c.PuppetConf, &c.AuthConf, &c.FileserverConf, &c.OIDMapping}
+	paths = append(paths, c.Cluster.NATS.files()...)
 	for i := range c.EnvironmentPath {
 		paths = append(paths, &c.EnvironmentPath[i])
 	}

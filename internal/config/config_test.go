@@ -135,6 +135,52 @@ func TestBackupsThatCouldNeverBeMadeAreRefused(t *testing.T) {
 	}
 }
 
+func TestNATSThatCouldNeverWorkIsRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		`user: troupe, password_file: PRIVATE`:                                         `cluster.nats.servers: says not where NATS is`,
+		`servers: nats.example.com`:                                                    `troupe.yaml:1: cluster.nats.servers: "nats.example.com" is not a server such as tls://`,
+		`servers: "ws://nats.example.com"`:                                             `is not a server such as tls://`,
+		`servers: "nats://nats.example.com:4222"`:                                      `would carry facts and catalogs in the clear: write tls://`,
+		`servers: "tls://u:secret@nats.example.com"`:                                   `has credentials in it`,
+		`servers: ["tls://nats.example.com", "nats://127.0.0.1"]`:                      `some are tls:// and some are not`,
+		`servers: "nats://127.0.0.1", tls: { ca: PRIVATE }`:                            `cluster.nats.tls.ca: TLS has no effect`,
+		`servers: "tls://nats.example.com", tls: { key: PRIVATE }`:                     `a certificate and its key go together`,
+		`servers: "tls://nats.example.com", tls: { ca: /nowhere }`:                     `/nowhere does not exist`,
+		`servers: "tls://nats.example.com", token_file: OPEN`:                          `so others may read it: chmod 0600`,
+		`servers: "tls://nats.example.com", credentials: /nowhere`:                     `no such file`,
+		`servers: "tls://nats.example.com", credentials: /`:                            `is no regular file`,
+		`servers: "tls://nats.example.com", user: troupe`:                              `a user and password_file go together`,
+		`servers: "tls://nats.example.com", credentials: PRIVATE, token_file: PRIVATE`: `choose one`,
+		`servers: "tls://nats.example.com", prefix: "a.*"`:                             `cluster.nats.prefix: "a.*" is not a subject`,
+		`servers: "tls://nats.example.com", replicas: 7`:                               `must be 1 to 5`,
+		`servers: "tls://nats.example.com", max_age: 1m`:                               `must be 10m or longer`,
+		`servers: "tls://nats.example.com", max_bytes: 1M`:                             `must be 16M or more`,
+		`servers: "nats://nats.example.com", allow_plaintext: true`:                    ``,
+		`servers: ["tls://a.example.com:4222", "tls://b.example.com:4222"], user: troupe, password_file: PRIVATE, prefix: infra.troupe, replicas: 3, max_age: 2d, max_bytes: 4G`: ``,
+	} {
+		dir := write(t, t.TempDir(), map[string]string{"private": "x\n", "open": "x\n"})
+		for name, mode := range map[string]os.FileMode{"private": 0o600, "open": 0o644} {
+			if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text = strings.NewReplacer("PRIVATE", filepath.Join(dir, "private"), "OPEN", filepath.Join(dir, "open")).Replace(text)
+		write(t, dir, map[string]string{"troupe.yaml": "cluster: { nats: { " + text + " } }\n"})
+		sources := Sources{File: filepath.Join(dir, "troupe.yaml"), ConfDir: "none"}
+		if want == "" {
+			load(t, sources)
+			continue
+		}
+		got := problems(t, sources)
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+		if strings.Contains(got, "secret") {
+			t.Errorf("a password is shown: %s", got)
+		}
+	}
+}
+
 func TestYAMLThatIsNotPlainIsRefused(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"syntax", "a: [1\n", "troupe.yaml:1:"},

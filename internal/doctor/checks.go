@@ -32,6 +32,7 @@ func checks() []check {
 		{"journal", journalWhole},
 		{"backup", backups},
 		{"members", members},
+		{"NATS", natsCarries},
 		{"open files", openFiles},
 		{"watched folders", watches},
 		{"memory", memory},

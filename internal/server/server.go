@@ -30,6 +30,7 @@ import (
 	"troupe/internal/ca"
 	"troupe/internal/caapi"
 	"troupe/internal/carrier"
+	"troupe/internal/carrier/nats"
 	"troupe/internal/classifier"
 	"troupe/internal/cluster"
 	"troupe/internal/code"
@@ -70,6 +71,7 @@ type member struct {
 	authority  *ca.Authority
 	cluster    *cluster.Cluster
 	carrier    *carrier.Carrier
+	nats       *nats.Feed // nil when there is none
 	code       *code.Repo
 	deploy     *deploy.Deployer
 	engine     *ruby.Pool
@@ -122,6 +124,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	err = stages.Run(ctx, append(m.stages(),
 		stages.Of("cluster", m.cluster.Run, 5*time.Second),
 		stages.Of("carrier", m.carrier.Run, 5*time.Second),
+		stages.Of("nats", m.runNATS, 10*time.Second),
 		stages.Of("members", m.runMembers, 5*time.Second),
 		stages.Of("heartbeats", m.runHeartbeats, 5*time.Second),
 		stages.Of("deploy", m.deploy.Run, 5*time.Second),
@@ -232,7 +235,7 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 	if err != nil {
 		return err
 	}
-	m.carrier = carrier.New(m.journal, carrier.Options{Peers: m.peers, Dial: m.dialPeer, Mended: m.mended, Folds: m.folds(), Log: m.log, Registerer: m.registry})
+	m.carrier = carrier.New(m.journal, m.carrierOptions(cfg))
 	m.engine, err = ruby.New(engineOptions(cfg, m))
 	if err != nil {
 		return err
@@ -448,7 +451,7 @@ func (m *member) runAdmin(ctx context.Context) error {
 	ip4, ip6 := ownAddresses()
 	api := adminapi.New(adminapi.Member{
 		Authority: m.authority, Cluster: m.cluster, Carrier: m.carrier, Store: m.store, Journal: m.journal, Code: m.code, Deployer: m.deploy, Compiler: m.engine, Classifier: m.classifier,
-		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload, Heartbeats: m.heartbeats, Process: m.process, Backup: m.backupMember,
+		Name: cfg.Certname, HostName: config.HostName(), ServerIP: ip4, ServerIP6: ip6, CustomOIDs: cfg.CustomOIDs, Reload: m.reload, Heartbeats: m.heartbeats, Process: m.process, Backup: m.backupMember, NATS: m.natsStatus,
 	}, m.log)
 	return api.Run(ctx, cfg.Data)
 }

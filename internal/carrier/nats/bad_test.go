@@ -1,0 +1,230 @@
+package nats_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"troupe/internal/carrier/nats"
+	"troupe/internal/journal"
+	"troupe/internal/troupetest"
+)
+
+// Whatever is wrong with NATS: it is said with what to do, and records come over HTTPS.
+func TestBadNATSIsSaidAndHTTPSCarries(t *testing.T) {
+	t.Parallel()
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("right\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := filepath.Join(t.TempDir(), "open")
+	if err := os.WriteFile(open, []byte("right\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		config  string
+		change  func(*nats.Options)
+		problem string
+		remedy  string
+	}{
+		"wrong password": {
+			config: "authorization: { user: troupe, password: other }\n", problem: "refuse the credentials", remedy: "cluster.nats.credentials",
+			change: func(o *nats.Options) { o.User, o.PasswordFile = "troupe", password },
+		},
+		"no credentials": {config: "authorization: { user: troupe, password: other }\n", problem: "refuse the credentials", remedy: "cluster.nats.credentials"},
+		"a secret that all may read": {
+			problem: "others may read it: chmod 0600", remedy: "correct the file",
+			change: func(o *nats.Options) { o.TokenFile = open },
+		},
+		"a secret that is not there": {
+			problem: "no such file", remedy: "correct the file",
+			change: func(o *nats.Options) { o.Credentials = filepath.Join(t.TempDir(), "none.creds") },
+		},
+		"no JetStream": {config: "# jetstream is off\n", problem: "JetStream is off", remedy: "switch JetStream on"},
+		"no permission": {
+			config:  `authorization: { users: [ { user: troupe, password: right, permissions: { publish: ["$JS.API.INFO"], subscribe: ["_INBOX.>"] } } ] }` + "\n",
+			change:  func(o *nats.Options) { o.User, o.PasswordFile = "troupe", password },
+			problem: "do not permit", remedy: "docs/sites.md",
+		},
+		"nobody there": {
+			change:  func(o *nats.Options) { o.Servers = []string{"nats://127.0.0.1:1"} },
+			problem: "can be reached", remedy: "whether the servers run",
+		},
+		"no TLS": {
+			change:  func(o *nats.Options) { o.Servers = []string{strings.Replace(o.Servers[0], "nats://", "tls://", 1)} },
+			problem: "speak no TLS", remedy: "switch TLS on",
+		},
+		"too many replicas": {
+			change:  func(o *nats.Options) { o.Replicas = 3 },
+			problem: "fewer servers than replicas", remedy: "cluster.nats.replicas",
+		},
+		"no room for the streams": {
+			config:  "jetstream: { store_dir: %q, max_file_store: 8MB }\n",
+			problem: "JetStream is full", remedy: "make room",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config := c.config
+			if strings.Contains(config, "%q") {
+				config = fmt.Sprintf(config, filepath.Join(t.TempDir(), "streams"))
+			}
+			server := troupetest.StartNATS(t, config)
+			o := nats.Options{Servers: []string{server.URL}, MaxBytes: small}
+			if c.change != nil {
+				c.change(&o)
+			}
+			b := newBook()
+			one, two := b.join(t, o), b.join(t, o)
+			s := one.status("it says what is wrong", func(s nats.Status) bool { return s.Problem != "" })
+			if s.Server != "" || !strings.Contains(s.Problem, c.problem) || !strings.Contains(s.Remedy, c.remedy) {
+				t.Errorf("problem %q, remedy %q", s.Problem, s.Remedy)
+			}
+			one.write(journal.Bulk, 10, 100)
+			two.write(journal.State, 10, 100)
+			same(t, one, two)
+			if n := one.log.count("NATS carries no records"); n != 1 {
+				t.Errorf("it is said %d times", n)
+			}
+		})
+	}
+}
+
+// A stream that takes no more stops publishing only; when there is room, it goes on.
+func TestAFullStream(t *testing.T) {
+	t.Parallel()
+	server := troupetest.StartNATS(t, "")
+	js := admin(t, server)
+	bulk := jetstream.StreamConfig{Name: "troupe_" + troupeID + "_bulk", Subjects: []string{"troupe." + troupeID + ".bulk.*"}, MaxBytes: 1 << 20, Discard: jetstream.DiscardNew}
+	if _, err := js.CreateStream(t.Context(), bulk); err != nil {
+		t.Fatal(err)
+	}
+	o := nats.Options{Servers: []string{server.URL}, MaxBytes: small}
+	b := newBook()
+	one, two := b.join(t, o), b.join(t, o)
+	b.connected()
+	one.write(journal.Bulk, 40, 100_000)
+	s := one.status("it says that the stream is full", func(s nats.Status) bool { return s.Problem != "" })
+	if s.Server == "" || !strings.Contains(s.Problem, "JetStream is full") || s.Remedy == "" || s.Lag == 0 {
+		t.Errorf("%+v", s)
+	}
+	one.write(journal.State, 3, 100)
+	two.write(journal.Bulk, 3, 100)
+	same(t, one, two)
+	bulk.MaxBytes, bulk.Discard = small, jetstream.DiscardOld
+	if _, err := js.UpdateStream(t.Context(), bulk); err != nil {
+		t.Fatal(err)
+	}
+	one.status("there is room again", func(s nats.Status) bool { return s.Problem == "" && s.Lag == 0 })
+	one.write(journal.Bulk, 3, 100)
+	follows(two)
+	same(t, one, two)
+}
+
+// admin is somebody else who may publish there.
+func admin(t *testing.T, server *troupetest.NATS) jetstream.JetStream {
+	t.Helper()
+	nc, err := client.Connect(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// Whoever may publish there is no member: what he says is not taken, counted, and said once.
+func TestForgedMessagesAreNotTaken(t *testing.T) {
+	t.Parallel()
+	server := troupetest.StartNATS(t, "")
+	js := admin(t, server)
+	// An operator's own stream, which takes large messages.
+	for _, name := range []string{"state", "bulk"} {
+		c := jetstream.StreamConfig{Name: "troupe_" + troupeID + "_" + name, Subjects: []string{"troupe." + troupeID + "." + name + ".*"}}
+		if _, err := js.CreateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := nats.Options{Servers: []string{server.URL}}
+	b := newBook()
+	b.alone = true
+	one, two, three := b.join(t, o), b.join(t, o), b.join(t, o)
+	b.connected()
+	one.write(journal.State, 3, 100)
+	same(t, one, two, three)
+
+	subject := func(m *member) string { return "troupe." + troupeID + ".state." + string(m.j.Origin()) }
+	stream, err := js.Stream(t.Context(), "troupe_"+troupeID+"_state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	genuine, err := stream.GetLastMsgForSubject(t.Context(), subject(one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := nats.Forgery{Troupe: troupeID, Origin: one.j.Origin(), Stream: journal.State, First: 4, Last: 4, Payload: []byte("evil")}
+	unsigned, other, foreign := next, next, next
+	other.Sign = three.sign // a member, but not this one
+	foreign.Troupe, foreign.Sign = "othertroupe", one.sign
+	tampered := append([]byte(nil), genuine.Data...)
+	tampered[len(tampered)-1] ^= 1
+	garbage := next
+	garbage.Sign = one.sign // a member gone mad: the journal refuses
+	for cause, data := range map[string][]byte{
+		"unsigned": unsigned.Bytes(t), "forged": other.Bytes(t), "other-troupe": foreign.Bytes(t), "unreadable": []byte("hello"),
+		"too-big": make([]byte, 900_000), "journal": garbage.Bytes(t),
+	} {
+		for range 5 {
+			if _, err := js.Publish(t.Context(), subject(one), data); err != nil {
+				t.Fatalf("%s: %v", cause, err)
+			}
+		}
+	}
+	for range 5 {
+		if _, err := js.Publish(t.Context(), subject(one), tampered); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.Publish(t.Context(), subject(three), genuine.Data); err != nil { // replayed under another member
+			t.Fatal(err)
+		}
+		if _, err := js.Publish(t.Context(), subject(one), genuine.Data); err != nil { // once more is no harm
+			t.Fatal(err)
+		}
+	}
+	troupetest.Eventually(t, troupetest.Patience, "all are refused", func() bool { return two.value("troupe_nats_refused_messages_total") >= 40 })
+	s := two.status("they are counted", func(s nats.Status) bool { return len(s.Refused) == 7 })
+	for _, want := range []string{
+		"10 on the subjects of " + string(one.j.Origin()) + ": forged", "5 on the subjects of " + string(three.j.Origin()) + ": other-member",
+		"5 on the subjects of " + string(one.j.Origin()) + ": too-big",
+	} {
+		if !strings.Contains(strings.Join(s.Refused, "\n"), want) {
+			t.Errorf("no %q in %q", want, s.Refused)
+		}
+	}
+	if n := two.log.count("messages from NATS are not taken"); n != 7 {
+		t.Errorf("it is said %d times", n)
+	}
+
+	// The members go on, also one that finds a forgery as the last of its own.
+	one.write(journal.State, 2, 100)
+	same(t, one, two, three)
+	if _, err := js.Publish(t.Context(), subject(one), unsigned.Bytes(t)); err != nil {
+		t.Fatal(err)
+	}
+	one.stop()
+	one.start(o)
+	one.write(journal.State, 2, 100)
+	two.at(one, journal.State, 7)
+	same(t, one, two, three)
+}
