@@ -177,8 +177,12 @@ func TestAFreshMachineBecomesAMember(t *testing.T) {
 		t.Errorf("a member at another's address: %v", err)
 	}
 
+	provesItself(t, a.Cluster, b)
 	if _, err := a.Remove(t.Context(), "b"); err != nil {
 		t.Fatal(err)
+	}
+	if key, signature, err := b.Sign([]byte("x")); err != nil || a.CheckSigned(j.Origin(), key, signature, []byte("x")) == nil {
+		t.Errorf("what a removed member signs is taken, %v", err)
 	}
 	if _, err := greet(t.Context(), a.addr, b.ClientTLS(a.j.Origin())); err == nil {
 		t.Error("a removed member is still served")

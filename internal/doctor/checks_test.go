@@ -14,6 +14,7 @@ import (
 
 	"troupe/internal/adminapi"
 	"troupe/internal/ca"
+	"troupe/internal/carrier/nats"
 	"troupe/internal/cluster"
 	"troupe/internal/config"
 	"troupe/internal/fault"
@@ -322,6 +323,22 @@ func TestTheNetwork(t *testing.T) {
 		{"our address does not resolve", "members", func(_ *testing.T, x *exam) { x.probes.value[0].Addresses = nil }, []string{"fail: the address 192.0.2.1:8143 that this member announces does not resolve"}},
 		{"interrupted joining", "members", func(_ *testing.T, x *exam) { x.cluster.value = cluster.Condition{Joining: true} }, []string{"fail: joining a troupe was interrupted"}},
 		{"removed", "members", func(_ *testing.T, x *exam) { x.cluster.value.Removed = true }, []string{"fail: this member was removed from its troupe"}},
+	})
+}
+
+func TestTheOperatorsNATS(t *testing.T) {
+	change := func(f func(*nats.Status)) func(*testing.T, *exam) {
+		return func(_ *testing.T, x *exam) { f(x.status.value.NATS) }
+	}
+	play(t, []mishap{
+		{"none", "NATS", func(_ *testing.T, x *exam) { x.status.value.NATS = nil }, nil},
+		{"connecting", "NATS", change(func(s *nats.Status) { s.Server = "" }), []string{"unknown: it is being connected since"}},
+		{"away", "NATS", change(func(s *nats.Status) { s.Server, s.Problem, s.Remedy = "", "JetStream is off", "switch JetStream on" }), []string{"warn: it carries no records since", "HTTPS carries all of them: JetStream is off -> switch JetStream on"}},
+		{"full", "NATS", change(func(s *nats.Status) { s.Problem, s.Remedy = "JetStream is full", "make room" }), []string{"warn: records of this member do not go through it", "JetStream is full -> make room"}},
+		{"behind", "NATS", change(func(s *nats.Status) { s.Lag = 5000 }), []string{"warn: 5000 records of this member wait to be published"}},
+		{"slow", "NATS", change(func(s *nats.Status) { s.Ack = 3 * time.Second }), []string{"warn: the last acknowledgement took 3s"}},
+		{"forged", "NATS", change(func(s *nats.Status) { s.Refused = []string{"5 on the subjects of x: forged"} }), []string{"warn: messages were not taken: 5 on the subjects of x: forged -> see who may publish"}},
+		{"one machine", "NATS", change(func(s *nats.Status) { s.Streams[0].Replicas = 1 }), []string{"warn: the stream troupe_x_state lies on one machine", "nats stream edit troupe_x_state --replicas 3"}},
 	})
 }
 

@@ -101,19 +101,24 @@ func (n *NATS) begin() {
 	n.process = startProcess(n.t, "nats-server", filepath.Join(n.dir, "log"), cmd)
 }
 
-// Configure replaces the configuration for the next start; the address stays.
-func (n *NATS) Configure(config string) {
-	n.t.Helper()
-	writeFile(n.t, filepath.Join(n.dir, "nats.conf"), fmt.Sprintf("listen: %q\n", strings.TrimPrefix(n.URL, "nats://"))+config)
-}
-
 // Kill ends the server as a power failure would.
 func (n *NATS) Kill() {
 	n.t.Helper()
-	if err := n.process.signal(syscall.SIGKILL); err != nil {
+	n.signal(syscall.SIGKILL)
+	if err := n.process.wait(Patience); err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.process.wait(Patience); err != nil {
+}
+
+// Pause stops the server without a word, and Resume lets it go on.
+func (n *NATS) Pause() { n.t.Helper(); n.signal(syscall.SIGSTOP) }
+
+// Resume lets a server go on that was paused.
+func (n *NATS) Resume() { n.t.Helper(); n.signal(syscall.SIGCONT) }
+
+func (n *NATS) signal(sig syscall.Signal) {
+	n.t.Helper()
+	if err := n.process.signal(sig); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -141,7 +146,7 @@ func StartNATSCluster(t *testing.T, count int) []*NATS {
 	}
 	for _, n := range all {
 		Eventually(t, Patience, "the servers have a leader of JetStream", func() bool {
-			return strings.Contains(tail(n.process.log, 200), "JetStream cluster new metadata leader")
+			return strings.Contains(tail(n.process.log, 200), "metadata leader")
 		})
 	}
 	return all

@@ -1,11 +1,20 @@
 package nats_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -95,6 +104,66 @@ func TestBadNATSIsSaidAndHTTPSCarries(t *testing.T) {
 				t.Errorf("it is said %d times", n)
 			}
 		})
+	}
+}
+
+// authority makes a CA and a certificate for 127.0.0.1, as files.
+func authority(t *testing.T) (ca, cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	save := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "nats"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert = save("cert.pem", "CERTIFICATE", der)
+	return cert, cert, save("key.pem", "PRIVATE KEY", pkcs8)
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	ca, cert, key := authority(t)
+	server := troupetest.StartNATS(t, fmt.Sprintf("tls: { cert_file: %q, key_file: %q, ca_file: %q, verify: true }\n", cert, key, ca))
+	url := strings.Replace(server.URL, "nats://", "tls://", 1)
+	good := nats.Options{Servers: []string{url}, CA: ca, Certificate: cert, Key: key, MaxBytes: small}
+	b := newBook()
+	b.alone = true
+	one, two := b.join(t, good), b.join(t, good)
+	b.connected()
+	one.write(journal.Bulk, 10, 1000)
+	same(t, one, two)
+
+	other, _, _ := authority(t)
+	for problem, change := range map[string]func(*nats.Options){
+		"the certificate of the server is not known": func(o *nats.Options) { o.CA = other },
+		"has no certificate in PEM form":             func(o *nats.Options) { o.CA = key },
+		"no such file":                               func(o *nats.Options) { o.Certificate = filepath.Join(t.TempDir(), "none") },
+	} {
+		o := good
+		change(&o)
+		s := newBook().join(t, o).status(problem, func(s nats.Status) bool { return s.Problem != "" })
+		if !strings.Contains(s.Problem, problem) || s.Remedy == "" {
+			t.Errorf("problem %q, remedy %q, want %q", s.Problem, s.Remedy, problem)
+		}
 	}
 }
 

@@ -69,14 +69,14 @@ func (s *session) follow(ctx context.Context, name chain) error {
 	}
 }
 
-// begin says where reading begins: after what was read before, if that is still the same stream, or else a little before the time
+// begin says where reading begins: at what was read last before, if that is still the same stream, or else a little before the time
 // of the last record that we have. What comes a second time does no harm.
 func (s *session) begin(ctx context.Context, name chain, info *jetstream.StreamInfo, config *jetstream.ConsumerConfig) error {
 	s.f.mu.Lock()
 	at, known := s.f.cursors[name]
 	s.f.mu.Unlock()
-	if known && at.created.Equal(info.Created) && at.sequence <= info.State.LastSeq {
-		config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, at.sequence+1
+	if known && at.sequence > 0 && at.created.Equal(info.Created) && at.sequence <= info.State.LastSeq {
+		config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, at.sequence // that one too: it shows that all is here
 		return nil
 	}
 	heads, err := s.f.j.Heads(ctx)

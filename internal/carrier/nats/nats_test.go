@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -216,7 +215,29 @@ func TestOneReplicaIsNoCopy(t *testing.T) {
 	if from, _, _ := one.feed.Holds(journal.State); from != 0 {
 		t.Errorf("it holds records from %d", from)
 	}
-	if errors.Is(t.Context().Err(), context.Canceled) {
-		t.Fatal("the test was stopped")
-	}
+}
+
+// A server that has died on its feet is found out, and HTTPS carries meanwhile.
+func TestAServerThatHangs(t *testing.T) {
+	t.Parallel()
+	server := troupetest.StartNATS(t, "")
+	o := nats.Options{Servers: []string{server.URL}, MaxBytes: small}
+	b := newBook()
+	one, two := b.join(t, o), b.join(t, o)
+	b.connected()
+	one.write(journal.Bulk, 1, 1)
+	two.write(journal.Bulk, 1, 1)
+	follows(one, two)
+	server.Pause()
+	one.write(journal.Bulk, 3, 1000)
+	two.at(one, journal.Bulk, 4)
+	one.status("it is found out", func(s nats.Status) bool { return s.Server == "" && s.Problem != "" && s.Remedy != "" })
+	two.write(journal.Bulk, 3, 1000)
+	same(t, one, two)
+	server.Resume()
+	b.connected()
+	one.write(journal.Bulk, 3, 1000)
+	two.write(journal.Bulk, 3, 1000)
+	follows(one, two)
+	same(t, one, two)
 }

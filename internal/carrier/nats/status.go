@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +63,7 @@ func (s *session) explain(err error) error {
 	servers := strings.Join(s.f.o.Servers, ", ")
 	api, isAPI := errors.AsType[*jetstream.APIError](err)
 	unknown, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, isNet := errors.AsType[net.Error](err)
 	name, isName := errors.AsType[x509.HostnameError](err)
 	switch {
 	case isUnknown:
@@ -83,7 +86,7 @@ func (s *session) explain(err error) error {
 		return trouble(err, "look at the NATS servers (nats server report jetstream): is a disk full, or most of them away?", "JetStream has not answered in %v", requestMost)
 	case errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, jetstream.ErrStreamNotFound):
 		return trouble(err, "nothing: it is tried again; if it stays, look at the stream (nats stream info)", "the stream went away: %s", err)
-	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrStaleConnection), errors.Is(err, jetstream.ErrConnectionClosed):
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrStaleConnection), errors.Is(err, jetstream.ErrConnectionClosed), s.nc != nil && (errors.Is(err, io.EOF) || isNet):
 		return trouble(err, "see whether the servers run and can be reached from here", "the connection to %s has ended: %s", servers, err)
 	case s.nc == nil:
 		return trouble(err, "see whether the servers run and can be reached from here", "none of %s can be reached: %s", servers, err)
