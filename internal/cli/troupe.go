@@ -253,13 +253,13 @@ func (c *common) printStatus(s adminapi.Status) error {
 			}
 		}
 		if s.NATS != nil {
-			fmt.Fprintln(w, natsLine(*s.NATS))
+			fmt.Fprintln(w, natsLines(*s.NATS))
 		}
 	})
 }
 
-// natsLine says whether an operator's own NATS carries records.
-func natsLine(s nats.Status) string {
+// natsLines say whether an operator's own NATS carries records.
+func natsLines(s nats.Status) string {
 	since := s.Since.Local().Format(time.DateTime)
 	switch {
 	case s.Server == "" && s.Problem == "":
@@ -267,15 +267,15 @@ func natsLine(s nats.Status) string {
 	case s.Server == "":
 		return fmt.Sprintf("NATS: away since %s, HTTPS carries everything: %s; %s", since, s.Problem, s.Remedy)
 	}
-	line := fmt.Sprintf("NATS: %s since %s, %d of %d chains of others come through it, %d records of this member wait, the last acknowledgement took %v",
-		s.Server, since, s.Following, s.Chains, s.Lag, s.Ack.Round(time.Millisecond))
+	lines := []string{fmt.Sprintf("NATS: %s since %s, %d of %d chains of others come through it, %d records of this member wait, the last acknowledgement took %v",
+		s.Server, since, s.Following, s.Chains, s.Lag, s.Ack.Round(time.Millisecond))}
 	if s.Problem != "" {
-		line += fmt.Sprintf("\nNATS: records of this member do not go through it: %s; %s", s.Problem, s.Remedy)
+		lines = append(lines, fmt.Sprintf("NATS: records of this member do not go through it: %s; %s", s.Problem, s.Remedy))
 	}
 	for _, r := range s.Refused {
-		line += "\nNATS: messages not taken: " + r
+		lines = append(lines, "NATS: messages not taken: "+r)
 	}
-	return line
+	return strings.Join(lines, "\n")
 }
 
 // load is how much a member that is heard has to do.

