@@ -191,6 +191,7 @@ type ask struct {
 	target string
 	header []string // "Name: value"
 	body   string
+	run    *string // the request comes from an edge, of a run with this code version
 }
 
 const acceptJSON = "Accept: application/json, text/pson"
@@ -216,6 +217,9 @@ func (s *site) do(a ask) (answer, string) {
 	r.TLS = &tls.ConnectionState{}
 	if a.as != "" {
 		r.TLS.VerifiedChains = [][]*x509.Certificate{{certificate(s.t, a.as)}}
+	}
+	if a.run != nil {
+		r = r.WithContext(WithRun(r.Context(), *a.run))
 	}
 	w := httptest.NewRecorder()
 	s.http.ServeHTTP(w, r)

@@ -346,3 +346,28 @@ func TestARunKeepsItsCodeWhileItIsDeployed(t *testing.T) {
 	}, http.StatusOK, "new\n")
 	s.want(static(during.ID), http.StatusOK, "welcome to production\n")
 }
+
+func TestAnEdgeIsToldOfWhichVersionFilesAreAndGetsOthersOfThat(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	content := ask{as: agent, target: "/puppet/v3/file_content/modules/site/motd?environment=production", header: []string{"Accept: application/octet-stream"}}
+	if told := s.want(content, http.StatusOK, "welcome to production\n").Header.Get(HeaderCodeID); told != "" {
+		t.Errorf("an agent is told %q", told)
+	}
+	before := ""
+	content.run = &before
+	before = s.want(content, http.StatusOK, "welcome to production\n").Header.Get(HeaderCodeID)
+	if before == "" {
+		t.Fatal("the edge is not told the version of the file")
+	}
+	makeFile(t, filepath.Join(s.envs, "production/modules/site/files/motd"), "new\n")
+	if told := s.want(content, http.StatusOK, "welcome to production\n").Header.Get(HeaderCodeID); told != before {
+		t.Errorf("the version of the run is %s, the answer says %s", before, told)
+	}
+	if _, list := s.do(ask{as: agent, run: &before, target: "/puppet/v3/file_metadatas/modules/site?environment=production&recurse=true", header: []string{acceptJSON}}); !strings.Contains(list, "motd") {
+		t.Errorf("the list is %s", list)
+	}
+	content.run = new(string)
+	if told := s.want(content, http.StatusOK, "new\n").Header.Get(HeaderCodeID); told == "" || told == before {
+		t.Errorf("another run is told %q", told)
+	}
+}

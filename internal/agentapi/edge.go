@@ -9,27 +9,28 @@ import (
 	"troupe/internal/puppet"
 )
 
-// This file keeps the requests of a run on one version of the code when an edge brings them: its catalog may have been compiled here or at
-// another member, before a deployment that has happened since.
+// This file keeps the requests of a run on one version of the code when an edge brings them: the list of its plugins may have been made,
+// or its catalog compiled, here or at another member, before a deployment that has happened since.
 
-// HeaderCodeID names the code version of a catalog to an edge. Agents never see it.
+// HeaderCodeID names the code version of a catalog or a file to an edge. Agents never see it.
 const HeaderCodeID = "Troupe-Code-Id"
 
 type runKey struct{}
 
-// WithRun marks a request that comes from an edge. codeID is the version that the run's catalog is of; "" before there is one.
+// WithRun marks a request that comes from an edge. codeID is the version that the run's catalog is of, before there is one that of its
+// first files; "" before there are any.
 func WithRun(ctx context.Context, codeID string) context.Context {
 	return context.WithValue(ctx, runKey{}, codeID)
 }
 
-// tellCodeID tells an edge of which version a catalog is.
+// tellCodeID tells an edge of which version an answer is.
 func tellCodeID(ctx context.Context, w http.ResponseWriter, v *code.Version) {
 	if _, edge := ctx.Value(runKey{}).(string); edge {
 		w.Header().Set(HeaderCodeID, v.ID)
 	}
 }
 
-// runVersion is the version from which files of a run are served: that of its catalog as long as it is here, else the newest.
+// runVersion is the version from which files of a run are served: that which it has as long as it is here, else the newest.
 func (a *API) runVersion(ctx context.Context, e puppet.Environment) (*code.Version, error) {
 	if id, _ := ctx.Value(runKey{}).(string); id != "" {
 		v, err := a.code.Version(ctx, e, id)

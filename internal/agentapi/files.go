@@ -24,7 +24,7 @@ import (
 // static_file_content: everything that agents copy.
 
 func (a *API) getFileMetadata(w http.ResponseWriter, q *request) error {
-	f, version, mount, path, err := a.fileRequest(q, dataFormats)
+	f, version, mount, path, err := a.fileRequest(w, q, dataFormats)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (a *API) getFileMetadata(w http.ResponseWriter, q *request) error {
 }
 
 func (a *API) getFileMetadatas(w http.ResponseWriter, q *request) error {
-	f, version, mount, path, err := a.fileRequest(q, dataFormats)
+	f, version, mount, path, err := a.fileRequest(w, q, dataFormats)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (a *API) getFileMetadatas(w http.ResponseWriter, q *request) error {
 }
 
 func (a *API) getFileContent(w http.ResponseWriter, q *request) error {
-	_, version, mount, path, err := a.fileRequest(q, binaryFormats)
+	_, version, mount, path, err := a.fileRequest(w, q, binaryFormats)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (a *API) getFileContent(w http.ResponseWriter, q *request) error {
 }
 
 // fileRequest reads what the three requests to mounts have in common.
-func (a *API) fileRequest(q *request, supported []format) (f format, v *code.Version, mount, path string, err error) {
+func (a *API) fileRequest(w http.ResponseWriter, q *request, supported []format) (f format, v *code.Version, mount, path string, err error) {
 	if !q.params.Has("environment") && q.endpoint != "file_metadata" {
 		// puppetserver looks for Bolt's projects before Puppet is asked (file_serving.clj).
 		return f, nil, "", "", plainProblem(http.StatusBadRequest,
@@ -93,6 +93,7 @@ func (a *API) fileRequest(q *request, supported []format) (f format, v *code.Ver
 	if v, err = a.runVersion(q.Context(), env); err != nil {
 		return f, nil, "", "", err
 	}
+	tellCodeID(q.Context(), w, v)
 	if q.key == "" {
 		return f, nil, "", "", badRequest("No request key specified in %s", q.URL.Path)
 	}

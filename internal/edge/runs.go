@@ -17,6 +17,9 @@ import (
 const (
 	maxRuns     = 200_000 // 100,000 agents that all run at once, twice; about 500 bytes each
 	afterReport = 5 * time.Second
+	// afterPlugins is longer than an agent is silent between plugins and catalog, while it gathers facts: an agent that was stopped there
+	// and starts again must not be held to code of before.
+	afterPlugins = time.Minute
 )
 
 // A run is one agent run. Its fields are guarded by runs.mu.
@@ -88,11 +91,14 @@ func (a *runs) enter(client string, named bool, v verb, r *http.Request) (curren
 			}
 		}
 		fresh = true
-		current = &run{client: client, named: named, agent: r.Header.Get("X-Puppet-Version"), began: now, pinned: map[string]string{}, codeID: map[string]string{}}
+		current = &run{client: client, named: named, agent: r.Header.Get("X-Puppet-Version"), began: now, last: now, pinned: map[string]string{}, codeID: map[string]string{}}
 		current.place = a.oldest.PushBack(current)
 		a.byName[client] = current
 	}
 	fresh = fresh || current.requests == current.refused // it was sent away each time, and begins now
+	if current.compiled == 0 && now.Sub(current.last) > afterPlugins {
+		clear(current.codeID) // the agent begins again
+	}
 	current.last = now
 	a.oldest.MoveToBack(current.place)
 	current.phase = v.name
@@ -139,7 +145,8 @@ func (a *runs) leave(r *run, o outcome) {
 			r.servers = append(r.servers, name)
 		}
 	}
-	if o.codeID != "" && r.codeID[o.environment] == "" {
+	// Plugins are all of the version that the first of them was of; then the catalog decides.
+	if o.codeID != "" && (o.compiled > 0 || r.codeID[o.environment] == "") {
 		r.codeID[o.environment] = o.codeID
 	}
 	if o.refused {
