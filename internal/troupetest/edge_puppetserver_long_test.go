@@ -434,8 +434,7 @@ func (s *shop) throughTheEdge(edge *Edge, crl string) {
 		t.Fatal(err)
 	}
 	Eventually(t, Patience, "the edge refuses the revoked agent", func() bool {
-		r := gone.Run()
-		return r.Exit == 1 && strings.Contains(r.Output, "revoked")
+		return gone.Run().Exit == 1 && strings.Contains(readFile(t, edge.proc.log), "of \\\""+gone.Certname+"\\\" is revoked")
 	})
 	s.agents = s.agents[:len(s.agents)-1]
 	s.well("mode puppet, the others after a revocation", 0, s.all(edge.Addr))
