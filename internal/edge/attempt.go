@@ -90,7 +90,8 @@ func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 		lease.Done(0, false)
 		return nil, &server{name: lease.Server().Name, id: x.pool.name + "/" + lease.Server().Name}, errBusyThere
 	}
-	ctx, end := s.begin(x.request.Context())
+	// Under a load that has all servers answer checks late, a request must not be driven from one to the next.
+	ctx, end := s.begin(x.request.Context(), x.cut)
 	done := func(ok bool) {
 		end()
 		lease.Done(time.Since(began), ok)
@@ -98,7 +99,7 @@ func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 	a, err := e.ask(ctx, s, x)
 	took := time.Since(began)
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errWentDown) {
-		err = cause
+		err, x.cut = cause, true
 	}
 	if err != nil {
 		done(false)

@@ -110,6 +110,7 @@ func (e *Edge) runControl(ctx context.Context, begun func()) error {
 	mux.HandleFunc("POST /v1/servers/{pool}/{server}", e.change)
 	mux.HandleFunc("POST /v1/edge", e.changeEdge)
 	mux.HandleFunc("POST /v1/takeover", e.giveOver)
+	mux.HandleFunc("GET /v1/passed", e.answerPassOn)
 	mux.HandleFunc("GET /v1/dns/explain", e.answerDNS)
 	mux.HandleFunc("GET /v1/dns/export", e.answerExport)
 	begun()
@@ -278,7 +279,7 @@ func (e *Edge) changeServer(pool, name string, c Change) error {
 		e.log.Info("an operator changed a server", "server", s.id, "weight", *c.Weight)
 	}
 	if c.Cut {
-		s.cut()
+		s.cut(true)
 		e.log.Info("an operator cut what was under way", "server", s.id)
 	}
 	return nil
@@ -322,13 +323,20 @@ var ErrNotRunning = errors.New("no edge is running with this data folder")
 
 // Dial finds the edge of a data folder.
 func Dial(ctx context.Context, data string) (*Client, error) {
-	path := filepath.Join(data, controlSocket)
+	client, err := dialControl(ctx, filepath.Join(data, controlSocket))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s (is it another one? --data names it): %w", ErrNotRunning, data, err)
+	}
+	return client, nil
+}
+
+func dialControl(ctx context.Context, path string) (*Client, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
 	}
 	conn, err := dial(ctx, "", "")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s (is it another one? --data names it): %w", ErrNotRunning, data, err)
+		return nil, err
 	}
 	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: 30 * time.Second}}, conn.Close()
 }

@@ -88,6 +88,8 @@ type Edge struct {
 	// predecessor is the process that the listeners came from; it is told when this one serves.
 	predecessor  *net.UnixConn
 	servedBefore bool // the predecessor could finish a run
+	// former answers for that process until it has ended.
+	former atomic.Pointer[Client]
 }
 
 // runConf is the configuration of runs with our choices put in.

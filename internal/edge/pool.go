@@ -60,17 +60,23 @@ type server struct {
 	http       *http.Transport
 
 	mu      sync.Mutex
-	current map[*int]context.CancelCauseFunc // what is under way there
+	current map[*task]struct{} // what is under way there
+}
+
+// A task is something under way at a server.
+type task struct {
+	cancel context.CancelCauseFunc
+	spared bool // it was taken from another server already, and stays
 }
 
 var errWentDown = errors.New("the server went down meanwhile")
 
-// begin notes something that is under way at a server, which ends when the server goes down.
-func (s *server) begin(ctx context.Context) (context.Context, func()) {
+// begin notes something that is under way at a server, which ends when the server goes down, unless it is spared.
+func (s *server) begin(ctx context.Context, spared bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	key := new(int)
+	key := &task{cancel, spared}
 	s.mu.Lock()
-	s.current[key] = cancel
+	s.current[key] = struct{}{}
 	s.mu.Unlock()
 	return ctx, func() {
 		s.mu.Lock()
@@ -80,13 +86,15 @@ func (s *server) begin(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// cut ends all that is under way.
-func (s *server) cut() {
+// cut ends what is under way, for an operator also what is spared.
+func (s *server) cut(all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for key, cancel := range s.current {
-		cancel(errWentDown)
-		delete(s.current, key)
+	for key := range s.current {
+		if all || !key.spared {
+			key.cancel(errWentDown)
+			delete(s.current, key)
+		}
 	}
 	s.http.CloseIdleConnections()
 }
@@ -134,7 +142,7 @@ func (p *pool) set(list []config.EdgeServer, client func(config.EdgeServer) (*tl
 			keep[s.Name] = old
 			continue
 		}
-		way := &server{id: p.name + "/" + s.Name, origin: s.Origin, name: s.Name, address: s.Address, configured: configured, current: map[*int]context.CancelCauseFunc{}}
+		way := &server{id: p.name + "/" + s.Name, origin: s.Origin, name: s.Name, address: s.Address, configured: configured, current: map[*task]struct{}{}}
 		conf, prefix, err := client(s)
 		if err != nil {
 			return fmt.Errorf("pool %s: server %s: %w", p.name, s.Name, err)
@@ -376,7 +384,7 @@ func (e *Edge) follow(ctx context.Context) error {
 				// With nobody else to ask, what is under way has its best chance where it is.
 				cut := gone && yes(p.conf.CutDown) && p.Usable() > 0
 				if cut && !before[s] {
-					s.cut()
+					s.cut(false)
 				}
 				if cut || gone && before[s] {
 					down[s] = true

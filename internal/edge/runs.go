@@ -123,14 +123,23 @@ func (a *runs) over(r *run, v verb, now time.Time) bool {
 // An outcome is how a request of a run ended.
 type outcome struct {
 	pool, server string
-	codeID       string
-	environment  string
 	status       int
 	refused      bool
 	cut          bool // the agent did not get all of the answer
 	replays      int
-	compiled     time.Duration
 	ends         bool
+}
+
+// learn notes the code version of an answer. Plugins are all of the version that the first of them was of; then the catalog decides.
+func (a *runs) learn(r *run, environment string, got *answer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if got.codeID != "" && (got.compiled > 0 || r.codeID[environment] == "") {
+		r.codeID[environment] = got.codeID
+	}
+	if got.compiled > 0 {
+		r.compiled = got.compiled
+	}
 }
 
 func (a *runs) leave(r *run, o outcome) {
@@ -145,17 +154,10 @@ func (a *runs) leave(r *run, o outcome) {
 			r.servers = append(r.servers, name)
 		}
 	}
-	// Plugins are all of the version that the first of them was of; then the catalog decides.
-	if o.codeID != "" && (o.compiled > 0 || r.codeID[o.environment] == "") {
-		r.codeID[o.environment] = o.codeID
-	}
 	if o.refused {
 		r.refused++
 	} else {
 		r.worst = max(r.worst, o.status)
-	}
-	if o.compiled > 0 {
-		r.compiled = o.compiled
 	}
 	r.reported = r.reported || o.ends && o.status < http.StatusBadRequest
 }

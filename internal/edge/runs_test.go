@@ -39,10 +39,41 @@ func TestARunHasPluginsOfOneVersionAndFilesOfThatOfItsCatalog(t *testing.T) {
 		if _, got := a.pin(one, "members", "production"); got != step.want {
 			t.Errorf("step %d: %s is asked for of version %q, want %q", i+1, step.target, got, step.want)
 		}
-		o := outcome{codeID: step.answer, environment: "production", status: http.StatusOK, ends: v.ends}
+		got := &answer{codeID: step.answer}
 		if v.name == "catalog" {
-			o.compiled = time.Second
+			got.compiled = time.Second
 		}
-		a.leave(one, o)
+		a.learn(one, "production", got)
+		a.leave(one, outcome{status: http.StatusOK, ends: v.ends})
+	}
+}
+
+func TestARunGoesOnAtAnotherProcessAsItBegan(t *testing.T) {
+	discard := func(*run) {}
+	before, after := newRuns(10*time.Minute, slog.New(slog.DiscardHandler), discard), newRuns(10*time.Minute, slog.New(slog.DiscardHandler), discard)
+	request := func(path string) (*http.Request, verb) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		return r, verbOf(r)
+	}
+	r, v := request("/puppet/v3/file_metadata/modules/m/f?environment=production")
+	if _, ok := before.passOn("web1", v); ok {
+		t.Error("a run that there is not was passed on")
+	}
+	one, _ := before.enter("web1", true, v, r)
+	before.learn(one, "production", &answer{codeID: "one", compiled: time.Second})
+	before.leave(one, outcome{pool: "members", server: "p0", status: http.StatusOK})
+
+	p, ok := before.passOn("web1", v)
+	if !ok {
+		t.Fatal("the run is not passed on")
+	}
+	same, _ := after.enter("web1", true, v, r)
+	after.adopt(same, p)
+	if server, id := after.pin(same, "members", "production"); server != "p0" || id != "one" {
+		t.Errorf("it goes on at %q with code %q", server, id)
+	}
+	_, v = request("/puppet/v3/node/web1?environment=production")
+	if _, ok := before.passOn("web1", v); ok {
+		t.Error("a request that begins another run got the one before")
 	}
 }

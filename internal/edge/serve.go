@@ -45,6 +45,7 @@ type exchange struct {
 	pool        *pool
 	body        *held
 	codeID      string       // of the run
+	cut         bool         // a verdict took it from a server
 	sent        *atomic.Bool // the server of this attempt may have taken it
 }
 
@@ -75,11 +76,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.pool = f.choose(x)
 	if x.verb.run {
 		x.run, x.fresh = e.runs.enter(client, certificate != nil, x.verb, r)
-		x.fresh = x.fresh && x.verb.begins
+		x.fresh = x.fresh && !e.inherit(r.Context(), x) && x.verb.begins
 	}
 	o := f.exchange(w, x)
 	if x.run != nil {
-		o.ends, o.environment = x.verb.ends, x.environment
+		o.ends = x.verb.ends
 		e.runs.leave(x.run, o)
 	}
 	took := time.Since(began)
@@ -134,8 +135,11 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 			o.pool, o.server = x.pool.name, s.name
 		}
 		if err == nil {
-			o.status, o.codeID, o.compiled = a.status, a.codeID, a.compiled
+			o.status = a.status
 			e.poison.survived(x)
+			if x.run != nil { // before the agent has it: its next request may come to another process
+				e.runs.learn(x.run, x.environment, a)
+			}
 			o.cut = !f.pass(w, x, a)
 			return o
 		}

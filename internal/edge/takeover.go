@@ -204,8 +204,13 @@ func (e *Edge) begin(ctx context.Context) error {
 			return errors.Join(fault.New(fault.Conflict, "the running edge serves and this one would not: %s. Nothing was taken over", why), e.predecessor.Close())
 		}
 	}
-	close(e.accepting)
 	path := filepath.Join(e.conf.Data, controlSocket)
+	if e.predecessor != nil {
+		if err := e.makeRoom(ctx, path); err != nil {
+			e.log.Warn("runs that the edge before this one knows are not known here", telemetry.KeyErr, err)
+		}
+	}
+	close(e.accepting)
 	if err := os.Rename(path+nextSocket, path); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"troupe/internal/config"
 )
@@ -240,6 +241,54 @@ func TestAServerThatIsOnlySlowKeepsWhatItHas(t *testing.T) {
 		check(t, err)
 		return s.Pools[0].Usable == 2
 	})
+}
+
+func TestARequestIsTakenFromASlowServerOnce(t *testing.T) {
+	th := openTheatre(t, 2, func(c *config.Edge) {
+		p := c.Pools["workers"]
+		p.Check.Timeout = config.Duration(300 * time.Millisecond)
+		c.Pools["workers"] = p
+	})
+	release := make(chan struct{})
+	var turn atomic.Int64
+	for i, s := range th.servers {
+		good, other := echo(s.name), th.servers[1-i]
+		s.does(func(w http.ResponseWriter, r *http.Request) {
+			s.silent.Store(true)
+			other.silent.Store(false)
+			turn.Add(1)
+			<-release
+			good(w, r)
+		})
+	}
+	done := make(chan reply, 1)
+	go func() {
+		r, err := th.ask(th.agent("web1.example.com"), "POST", "/puppet/v3/catalog/web1.example.com?environment=production", "facts")
+		if err != nil {
+			t.Error(err)
+		}
+		done <- r
+	}()
+	th.wait("the other one has it", func() bool { return turn.Load() == 2 })
+	client, err := Dial(t.Context(), th.dir)
+	check(t, err)
+	th.wait("that is down, too", func() bool {
+		s, err := client.Status(t.Context())
+		check(t, err)
+		up := 0
+		for i, b := range s.Pools[0].Servers {
+			if !th.servers[i].silent.Load() && b.State == "up" {
+				up++
+			} else if b.State == "up" {
+				return false
+			}
+		}
+		return up == 1
+	})
+	close(release)
+	if r := <-done; r.status != http.StatusOK || turn.Load() != 2 {
+		t.Errorf("%d %s, sent %d times", r.status, r.body, turn.Load())
+	}
 }
 
 // Jetty refuses a Host that the certificate it shows does not have, whatever agents call the edge.
