@@ -91,7 +91,7 @@ func (e *Edge) attempt(x *exchange, tried []string) (*answer, *server, error) {
 		return nil, &server{name: lease.Server().Name, id: x.pool.name + "/" + lease.Server().Name}, errBusyThere
 	}
 	// Under a load that has all servers answer checks late, a request must not be driven from one to the next.
-	ctx, end := s.begin(x.request.Context(), x.cut)
+	ctx, end := s.begin(x.request.Context(), x.cut || len(tried) >= e.runConf.replays, e.budget.take)
 	done := func(ok bool) {
 		end()
 		lease.Done(time.Since(began), ok)

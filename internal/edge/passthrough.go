@@ -96,7 +96,7 @@ func (e *Edge) through(ctx context.Context, client net.Conn, read []byte, p *poo
 	}
 	s := &session{client: client, server: server, source: source, pool: p.name, name: way.name, began: time.Now()}
 	e.sessions.add(s)
-	ctx, end := way.begin(ctx, false)
+	ctx, end := way.begin(ctx, false, nil)
 	stop := context.AfterFunc(ctx, func() { // the server went down, or the edge ends
 		cause := context.Cause(ctx)
 		text := "edge stopped"

@@ -66,15 +66,17 @@ type server struct {
 // A task is something under way at a server.
 type task struct {
 	cancel context.CancelCauseFunc
-	spared bool // it was taken from another server already, and stays
+	spared bool        // it was taken from another server already, and stays
+	pay    func() bool // takes what its replay costs; without that it stays. nil: it costs nothing
 }
 
 var errWentDown = errors.New("the server went down meanwhile")
 
-// begin notes something that is under way at a server, which ends when the server goes down, unless it is spared.
-func (s *server) begin(ctx context.Context, spared bool) (context.Context, func()) {
+// begin notes something that is under way at a server, which ends when the server goes down, unless it is spared or its replay cannot be
+// paid for: hundreds that are sent away at once fare worse than those that wait.
+func (s *server) begin(ctx context.Context, spared bool, pay func() bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	key := &task{cancel, spared}
+	key := &task{cancel, spared, pay}
 	s.mu.Lock()
 	s.current[key] = struct{}{}
 	s.mu.Unlock()
@@ -91,7 +93,7 @@ func (s *server) cut(all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key := range s.current {
-		if all || !key.spared {
+		if all || !key.spared && (key.pay == nil || key.pay()) {
 			key.cancel(errWentDown)
 			delete(s.current, key)
 		}

@@ -177,7 +177,7 @@ func (f *front) exchange(w http.ResponseWriter, x *exchange) (o outcome) {
 			e.log.Warn("a request was lost with its server, and must not be sent again", "verb", x.verb.name, "client", x.client, "server", s.id, telemetry.KeyErr, err)
 			return answerText(w, o, http.StatusInternalServerError, "The server went away while it worked on this request, which may have been done. Look before you ask again.")
 		}
-		if o.replays >= e.runConf.replays || !e.budget.take() {
+		if o.replays >= e.runConf.replays || !errors.Is(err, errWentDown) && !e.budget.take() { // who was cut has paid
 			e.poison.died(x, deaths)
 			return e.turnAway(w, o, x, e.spread(x, wanted), "servers failed: "+err.Error())
 		}
