@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	wire "github.com/miekg/dns"
-
 	"troupe/internal/config"
 	"troupe/internal/edge/bgp"
 	"troupe/internal/edge/dns"
@@ -227,12 +225,10 @@ func (e *Edge) answerDNS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	kind, known := wire.StringToType[strings.ToUpper(q.Get("type"))]
-	if !known {
-		kind = wire.TypeA
-		if strings.HasPrefix(q.Get("name"), "_") {
-			kind = wire.TypeSRV
-		}
+	kind, err := dns.ParseType(q.Get("type"), q.Get("name"))
+	if err != nil {
+		e.reply(w, nil, fault.Wrap(fault.Invalid, err, "%v", err))
+		return
 	}
 	from, err := netip.ParseAddr(q.Get("from"))
 	if err != nil {
@@ -250,7 +246,13 @@ func (e *Edge) answerExport(w http.ResponseWriter, r *http.Request) {
 		e.reply(w, nil, fault.New(fault.NotFound, "this edge answers for no zone: its configuration has no dns"))
 		return
 	}
-	e.reply(w, map[string]string{"zone": e.zone.Export(r.URL.Query().Get("site")), "delegation": e.zone.Delegation()}, nil)
+	site := r.URL.Query().Get("site")
+	text, ok := e.zone.Export(site)
+	if !ok {
+		e.reply(w, nil, fault.New(fault.NotFound, "dns.sites has no site %q; there are %s", site, strings.Join(slices.Sorted(maps.Keys(e.conf.DNS.Sites)), ", ")))
+		return
+	}
+	e.reply(w, map[string]string{"zone": text, "delegation": e.zone.Delegation()}, nil)
 }
 
 // ExplainDNS asks why a question is answered as it is.

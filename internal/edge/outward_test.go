@@ -11,6 +11,7 @@ import (
 	wire "github.com/miekg/dns"
 
 	"troupe/internal/config"
+	"troupe/internal/fault"
 )
 
 func TestTheWorldIsToldWhatTheJudgeSays(t *testing.T) {
@@ -65,6 +66,15 @@ func TestTheWorldIsToldWhatTheJudgeSays(t *testing.T) {
 	}
 	zone, delegation, err := client.ExportZone(t.Context(), "east")
 	check(t, err)
+	if own, _, err := client.ExportZone(t.Context(), ""); err != nil || own != zone {
+		t.Errorf("without a site, %v:\n%s\nwant that of the edge's own:\n%s", err, own, zone)
+	}
+	if _, _, err := client.ExportZone(t.Context(), "esat"); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("a site that there is not: %v", err)
+	}
+	if _, err := client.ExplainDNS(t.Context(), "east.puppet.example.com", "FOO", "127.0.0.1"); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("a type that there is not: %v", err)
+	}
 	if !strings.Contains(zone, "SOA") || !strings.Contains(delegation, "ns1.puppet.example.com") {
 		t.Errorf("exported\n%s\n%s", zone, delegation)
 	}

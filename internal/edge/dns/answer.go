@@ -28,12 +28,30 @@ type perspective struct {
 	asker   netip.Addr
 	subnet  *wire.EDNS0_SUBNET // the asker's network, told by a resolver that is believed
 	matters bool               // set by an answer that depends on it
-	whole   bool               // all addresses in a fixed order, for a copy of the zone
+	at      time.Time          // the moment that is answered for
+
+	// whole is for a copy of the zone: all addresses in a fixed order, and of each ladder one that all its names have.
+	whole   bool
+	ladders map[ladderName]ladder
+}
+
+// climb builds the ladder of a service as a site sees it.
+func (v *perspective) climb(p *picture, site string, service Service) ladder {
+	if !v.whole {
+		return p.climb(site, service, nil, false, v.at)
+	}
+	name := ladderName{site, service}
+	l, made := v.ladders[name]
+	if !made {
+		l = p.climb(site, service, nil, false, v.at)
+		v.ladders[name] = l
+	}
+	return l
 }
 
 // perspective finds the site of an asker: that of the longest network around it.
 func (z *Zone) perspective(from netip.Addr, subnet *wire.EDNS0_SUBNET) *perspective {
-	v := &perspective{asker: from.Unmap(), subnet: subnet}
+	v := &perspective{asker: from.Unmap(), subnet: subnet, at: z.o.Now()}
 	var ok bool
 	if subnet != nil {
 		address, _ := netip.AddrFromSlice(subnet.Address)
@@ -72,7 +90,7 @@ func (z *Zone) fill(m *wire.Msg, v *perspective) {
 	n := p.nodes[name]
 	if n == nil {
 		m.Rcode = wire.RcodeNameError
-		m.Ns = []wire.RR{z.soa(p)}
+		m.Ns = []wire.RR{z.soa()}
 		return
 	}
 	a := z.records(p, n, q.Name, q.Qtype, v)
@@ -81,7 +99,7 @@ func (z *Zone) fill(m *wire.Msg, v *perspective) {
 		z.metrics.lastKnownGood.WithLabelValues(string(a.service)).Inc()
 	}
 	if len(m.Answer) == 0 {
-		m.Ns = []wire.RR{z.soa(p)}
+		m.Ns = []wire.RR{z.soa()}
 	}
 }
 
@@ -98,7 +116,7 @@ func (z *Zone) records(p *picture, n *node, owner string, qtype uint16, v *persp
 	if n.apex {
 		switch qtype {
 		case wire.TypeSOA:
-			return answer{answer: []wire.RR{z.soa(p)}}
+			return answer{answer: []wire.RR{z.soa()}}
 		case wire.TypeNS:
 			return z.nsRecords(p)
 		}
@@ -128,13 +146,16 @@ func (z *Zone) srvRecords(p *picture, s *ladderName, owner string, v *perspectiv
 	if site == "" {
 		site, v.matters = v.site, true
 	}
-	l := p.climb(site, s.service, nil, z.o.Now())
+	l := v.climb(p, site, s.service)
 	ttl := z.ttl(l)
 	out := answer{service: s.service, ladder: l, panicked: l.panicked}
 	for _, c := range l.in() {
 		out.answer = append(out.answer, &wire.SRV{
 			Hdr: header(owner, wire.TypeSRV, ttl), Priority: c.priority, Weight: c.weight, Port: c.Port, Target: c.Target,
 		})
+		if v.whole {
+			continue // the targets' addresses stand at their own names
+		}
 		if n := p.nodes[c.Target]; n != nil && !slices.ContainsFunc(out.extra, func(r wire.RR) bool { return r.Header().Name == c.Target }) {
 			out.extra = append(out.extra, hostRecords(n.hosts, c.Target, wire.TypeA, ttl)...)
 			out.extra = append(out.extra, hostRecords(n.hosts, c.Target, wire.TypeAAAA, ttl)...)
@@ -147,7 +168,7 @@ func (z *Zone) srvRecords(p *picture, s *ladderName, owner string, v *perspectiv
 // else a client with both would go far away for want of a near IPv6.
 func (z *Zone) addressRecords(p *picture, a *Address, owner string, qtype uint16, v *perspective) answer {
 	v.matters = true
-	l := p.climb(v.site, a.Service, a.Sites, z.o.Now())
+	l := p.climb(v.site, a.Service, a.Sites, true, v.at)
 	l.nearest()
 	out := answer{service: a.Service, ladder: l, panicked: l.panicked}
 	chosen, most := l.in(), math.MaxInt
@@ -178,9 +199,9 @@ func (z *Zone) nsRecords(p *picture) answer {
 }
 
 // soa is the start of the zone's authority. Its minimum is how long a name's absence is believed.
-func (z *Zone) soa(p *picture) wire.RR {
+func (z *Zone) soa() wire.RR {
 	return &wire.SOA{
-		Hdr: header(z.origin, wire.TypeSOA, z.o.TTL), Ns: z.o.Primary, Mbox: z.o.Mail, Serial: z.serial(p),
+		Hdr: header(z.origin, wire.TypeSOA, z.o.TTL), Ns: z.o.Primary, Mbox: z.o.Mail, Serial: z.serial(),
 		// A secondary asks every minute even if no NOTIFY reaches it, and serves its last copy for a week.
 		Refresh: 60, Retry: 10, Expire: 7 * 24 * 3600, Minttl: seconds(z.o.TTL),
 	}

@@ -156,6 +156,8 @@ type Zone struct {
 	limit    *limiter
 	changed  chan struct{} // the published serial has grown
 
+	writing sync.Mutex // who writes an edition down; taken before mu
+
 	mu       sync.Mutex
 	seen     *picture
 	health   map[string]*health // of each edge, by site and name

@@ -33,9 +33,11 @@ func (l ladder) in() []candidate {
 }
 
 // climb builds the ladder of a service as it is seen from a site. Priorities do not depend on health, so a site that
-// dies leaves a gap and the others stay where they are.
-func (p *picture) climb(from string, service Service, only []string, now time.Time) ladder {
+// dies leaves a gap and the others stay where they are. With addressed, who has no address is no candidate: neither by
+// being nearest nor by being good last.
+func (p *picture) climb(from string, service Service, only []string, addressed bool, now time.Time) ladder {
 	var l ladder
+	var nowhere []candidate
 	distance := p.distances(from)
 	for _, s := range p.sites {
 		if only != nil && !slices.Contains(only, s.name) {
@@ -43,6 +45,11 @@ func (p *picture) climb(from string, service Service, only []string, now time.Ti
 		}
 		for _, e := range s.edges {
 			c := candidate{edge: e, priority: distance[s.name]}
+			if addressed && len(e.Addresses) == 0 {
+				c.why = "has no address, and this name has nothing else"
+				nowhere = append(nowhere, c)
+				continue
+			}
 			h := e.health[service]
 			c.in = h.up
 			if c.why = "serves " + string(service); !h.up {
@@ -57,6 +64,7 @@ func (p *picture) climb(from string, service Service, only []string, now time.Ti
 		l.lastKnownGood(service)
 	}
 	l.weigh()
+	l.all = append(l.all, nowhere...)
 	return l
 }
 

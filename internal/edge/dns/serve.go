@@ -38,23 +38,21 @@ func (z *Zone) Run(ctx context.Context) error {
 
 	var wg sync.WaitGroup
 	ended := make(chan error, len(servers))
-	for _, s := range servers {
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
-		wg.Go(func() { ended <- s.ActivateAndServe() })
-		<-started
+	running, failed := start(ctx, servers, &wg, ended)
+	if failed == nil && running {
+		wg.Go(func() { z.notifyAll(ctx) })
+		z.log.Info("the zone is served", "zone", z.origin, "listen", fmt.Sprint(listening))
+		if z.o.Ready != nil {
+			z.o.Ready(listening)
+		}
+		select {
+		case <-ctx.Done():
+		case failed = <-ended:
+			failed = unasked(failed)
+		}
 	}
-	wg.Go(func() { z.notifyAll(ctx) })
-	z.log.Info("the zone is served", "zone", z.origin, "listen", fmt.Sprint(listening))
-	if z.o.Ready != nil {
-		z.o.Ready(listening)
-	}
-
-	var failed error
-	select {
-	case <-ctx.Done():
-	case failed = <-ended:
-		failed = fmt.Errorf("serve the zone %s: %w", z.origin, unasked(failed))
+	if failed != nil {
+		failed = fmt.Errorf("serve the zone %s: %w", z.origin, failed)
 	}
 	cancel()
 	grace, done := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
@@ -68,6 +66,37 @@ func (z *Zone) Run(ctx context.Context) error {
 	return failed
 }
 
+// start has each server serve, one after the other. A server that ends before it has begun says why; who is not running then cannot be
+// shut down, so its socket is closed.
+func start(ctx context.Context, servers []*wire.Server, wg *sync.WaitGroup, ended chan error) (running bool, err error) {
+	for i, s := range servers {
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		wg.Go(func() { ended <- s.ActivateAndServe() })
+		select {
+		case <-started:
+			continue
+		case err = <-ended:
+			err = unasked(err)
+		case <-ctx.Done():
+		}
+		closeAll(servers[i:])
+		return false, err
+	}
+	return true, nil
+}
+
+// closeAll closes sockets that nobody serves.
+func closeAll(servers []*wire.Server) {
+	for _, s := range servers {
+		if s.Listener != nil {
+			_ = s.Listener.Close()
+		} else {
+			_ = s.PacketConn.Close()
+		}
+	}
+}
+
 // unasked names an end that nobody asked for.
 func unasked(err error) error {
 	if err == nil {
@@ -79,15 +108,8 @@ func unasked(err error) error {
 // open binds each address for TCP and UDP, or none at all.
 func (z *Zone) open(ctx context.Context) (servers []*wire.Server, listening []netip.AddrPort, err error) {
 	defer func() {
-		if err == nil {
-			return
-		}
-		for _, s := range servers {
-			if s.Listener != nil {
-				_ = s.Listener.Close()
-			} else {
-				_ = s.PacketConn.Close()
-			}
+		if err != nil {
+			closeAll(servers)
 		}
 	}()
 	secrets := map[string]string{}

@@ -2,6 +2,8 @@ package dns
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,7 +21,11 @@ func (h *handler) transfer(w wire.ResponseWriter, r *wire.Msg, from netip.Addr, 
 	z := h.zone
 	refuse := func(rcode int, result, why string) {
 		z.metrics.transfers.WithLabelValues(result).Inc()
-		z.log.Info("zone transfer is not given", "from", from.String(), "why", why)
+		level := slog.LevelInfo
+		if udp { // whose sender can be forged: nobody fills our disk by that
+			level = slog.LevelDebug
+		}
+		z.log.Log(context.Background(), level, "zone transfer is not given", "from", from.String(), "why", why)
 		_ = w.WriteMsg(z.signed(new(wire.Msg).SetRcode(r, rcode), key)) // the secondary asks again
 	}
 	q := r.Question[0]
@@ -120,7 +126,8 @@ func (z *Zone) notifyAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			z.serial(z.look()) // a change is noticed even if nobody asks
+			z.look()
+			z.serial() // a change is noticed even if nobody asks
 		case <-z.changed:
 			for _, wake := range wakes {
 				select {
@@ -148,7 +155,7 @@ func (z *Zone) notifyOne(ctx context.Context, s Secondary, wake <-chan struct{})
 		if err != nil {
 			z.metrics.notifies.WithLabelValues("failed").Inc()
 			if !failing {
-				z.log.Warn("a secondary does not answer NOTIFY; it will find changes by itself within a minute",
+				z.log.Warn("a secondary does not take NOTIFY; it finds changes by itself within a minute",
 					"secondary", s.Addr.String(), telemetry.KeyErr, err)
 			}
 		} else {
@@ -165,16 +172,29 @@ func (z *Zone) notifyOne(ctx context.Context, s Secondary, wake <-chan struct{})
 
 func (z *Zone) notify(ctx context.Context, s Secondary) error {
 	m := new(wire.Msg).SetNotify(z.origin)
-	m.Answer = []wire.RR{z.soa(z.look())}
+	m.Answer = []wire.RR{z.soa()}
 	client := &wire.Client{Timeout: 3 * time.Second}
 	if s.Key != "" {
 		client.TsigSecret = map[string]string{s.Key: z.o.Keys[s.Key].Secret}
 	}
 	var err error
 	for range 3 {
-		if _, _, err = client.ExchangeContext(ctx, z.signed(m.Copy(), s.Key), s.Addr.String()); err == nil || ctx.Err() != nil {
+		var answer *wire.Msg
+		answer, _, err = client.ExchangeContext(ctx, z.signed(m.Copy(), s.Key), s.Addr.String())
+		if ctx.Err() != nil {
 			return err
+		}
+		if err == nil { // to ask again changes nothing
+			return refusal(answer.Rcode)
 		}
 	}
 	return err
+}
+
+// refusal is what a secondary means that answers a NOTIFY with this code.
+func refusal(rcode int) error {
+	if rcode == wire.RcodeSuccess {
+		return nil
+	}
+	return fmt.Errorf("it answers %s: allow NOTIFY from this address there, and name this zone", wire.RcodeToString[rcode])
 }

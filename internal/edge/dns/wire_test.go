@@ -1,6 +1,7 @@
 package dns_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -310,7 +311,7 @@ func TestOnlySecondariesCopyTheZone(t *testing.T) {
 		t.Errorf("the copy begins with %v and ends with %v, want the SOA twice", first, last)
 	}
 	// What is copied is what the zone file of the view says.
-	exported := newZone(t, options(manyEdges(100))).Export("site-a")
+	exported, _ := newZone(t, options(manyEdges(100))).Export("site-a")
 	for _, r := range records[1 : len(records)-1] {
 		if !strings.Contains(exported, r.String()+"\n") {
 			t.Errorf("copied %v, which the zone file does not have", r)
@@ -419,7 +420,17 @@ func TestTheSerialGrowsOnlyWhenAnswersChangeAndSecondariesAreTold(t *testing.T) 
 	}
 	s.edge("a1", kill)
 	s.advance(time.Second)
-	second := serial()
+	anew := func(before uint32) uint32 { // who asks while it is written down gets the one before
+		ctx, cancel := context.WithTimeout(t.Context(), troupetest.Patience)
+		defer cancel()
+		for ctx.Err() == nil {
+			if got := serial(); got != before {
+				return got
+			}
+		}
+		return before
+	}
+	second := anew(first)
 	if want := uint32(s.now().Unix()); second != want {
 		t.Errorf("serial %d after a death, want the clock's %d", second, want)
 	}
@@ -427,7 +438,7 @@ func TestTheSerialGrowsOnlyWhenAnswersChangeAndSecondariesAreTold(t *testing.T) 
 	// A clock that goes back must not take the serial with it.
 	s.advance(-2 * time.Hour)
 	s.edge("a1", raise)
-	if got := serial(); got != second+1 {
+	if got := anew(second); got != second+1 {
 		t.Errorf("serial %d after the clock went back, want %d", got, second+1)
 	}
 }
