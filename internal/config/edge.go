@@ -194,18 +194,20 @@ type EdgeRuns struct {
 
 // EdgeDNS is the zone that the edge answers for.
 type EdgeDNS struct {
-	Listen      []string            `yaml:"listen,omitempty"`
-	Zone        string              `yaml:"zone"`
-	Names       map[string][]string `yaml:"names,omitempty"`       // address names: sites whose edges they stand for; none: all
-	SRV         map[string]string   `yaml:"srv_domains,omitempty"` // srv_domain: site that comes first
-	NameServers []EdgeNameServer    `yaml:"name_servers,omitempty"`
-	Contact     string              `yaml:"contact,omitempty"`
-	TTL         Duration            `yaml:"ttl,omitempty"`
-	TTLDown     Duration            `yaml:"ttl_down,omitempty"`
-	Networks    map[string]string   `yaml:"networks,omitempty"` // source network: site
-	Secondaries []string            `yaml:"secondaries,omitempty"`
-	RateLimit   int                 `yaml:"rate_limit,omitempty"` // answers a second to one network
-	Sites       map[string]EdgeSite `yaml:"sites,omitempty"`
+	Listen      []string               `yaml:"listen,omitempty"`
+	Zone        string                 `yaml:"zone"`
+	Names       map[string]EdgeDNSName `yaml:"names,omitempty"`       // names with addresses
+	SRV         map[string]string      `yaml:"srv_domains,omitempty"` // srv_domain: site that comes first
+	NameServers []EdgeNameServer       `yaml:"name_servers,omitempty"`
+	Contact     string                 `yaml:"contact,omitempty"`
+	TTL         Duration               `yaml:"ttl,omitempty"`
+	TTLDown     Duration               `yaml:"ttl_down,omitempty"`
+	Networks    map[string]string      `yaml:"networks,omitempty"` // source network: site
+	Trusted     []netip.Prefix         `yaml:"trusted,omitempty"`  // resolvers whose client subnet is believed
+	Secondaries []EdgeSecondary        `yaml:"secondaries,omitempty"`
+	Keys        map[string]EdgeDNSKey  `yaml:"keys,omitempty"`       // TSIG keys
+	RateLimit   int                    `yaml:"rate_limit,omitempty"` // answers a second to one network
+	Sites       map[string]EdgeSite    `yaml:"sites,omitempty"`
 }
 
 // EdgeNameServer is a name server of the zone with its addresses.
@@ -226,6 +228,7 @@ type EdgeDNSEdge struct {
 	Target    string       `yaml:"target"`
 	Addresses []netip.Addr `yaml:"addresses"`
 	Port      uint16       `yaml:"port,omitempty"`
+	Services  []string     `yaml:"services,omitempty"`    // in whose ladders it is; none: in all
 	Weight    EdgeWeight   `yaml:"weight,omitempty"`      // or auto
 	Agent     string       `yaml:"agent_check,omitempty"` // weight auto: where an edge in mode passthrough says what it can take
 	Check     *EdgeCheck   `yaml:"check,omitempty"`

@@ -91,7 +91,7 @@ func (e *Edge) check() error {
 		p.address("agent_check", e.AgentCheck)
 	}
 	if e.DNS != nil {
-		e.DNS.check(&p)
+		e.DNS.check(&p, e.Site)
 	}
 	if e.BGP != nil {
 		e.BGP.check(&p)
@@ -290,41 +290,6 @@ func (e *Edge) Terminates() bool {
 	return slices.ContainsFunc(e.Listeners, func(l EdgeListener) bool {
 		return l.Mode == ModePuppet || slices.ContainsFunc(l.Names, func(n EdgeName) bool { return n.Mode == ModePuppet })
 	})
-}
-
-func (d *EdgeDNS) check(p *edgeProblems) {
-	if strings.Trim(d.Zone, ".") == "" {
-		p.add("dns.zone is missing: the name that is delegated to this edge")
-	}
-	for _, l := range d.Listen {
-		p.address("dns.listen", l)
-	}
-	for domain, site := range d.SRV {
-		if _, ok := d.Sites[site]; !ok && len(d.Sites) > 0 {
-			p.add("dns.srv_domains: %s: there is no site %q", domain, site)
-		}
-	}
-	for name, site := range d.Sites {
-		for _, other := range site.Order.Sites {
-			if _, ok := d.Sites[other]; !ok || other == name {
-				p.add("dns.sites: order of %s: there is no other site %q", name, other)
-			}
-		}
-	}
-	for name, site := range d.Sites {
-		for _, one := range site.Edges {
-			key := "dns.sites: " + name + ": agent_check of " + one.Name
-			if one.Agent != "" {
-				p.address(key, one.Agent)
-			}
-			if one.Agent != "" && one.Weight != WeightAuto {
-				p.add("%s: it says what the edge can take, which counts with weight: auto", key)
-			}
-		}
-	}
-	if d.RateLimit < 0 {
-		p.add("dns.rate_limit is a number from 0")
-	}
 }
 
 func (b *EdgeBGP) check(p *edgeProblems) {

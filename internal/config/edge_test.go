@@ -206,3 +206,41 @@ func settingsOf(at string, t reflect.Type, fn func(key string)) {
 	default:
 	}
 }
+
+// TestAZoneWithMistakesIsRefused: what would be answered wrongly, or not at all, is said before anybody asks.
+func TestAZoneWithMistakesIsRefused(t *testing.T) {
+	zone := func(more string) string {
+		return "site: a\ndns:\n  zone: example.com\n  name_servers: [{name: ns1.example.net}]\n" + more
+	}
+	sites := "  sites: {a: {edges: [{name: e1, target: e1.example.net}]}, b: {edges: [{name: e2, target: e2.example.net}]}}\n"
+	for name, c := range map[string]struct{ text, want string }{
+		"good": {zone(sites + "  srv_domains: {example.com: ''}\n  names: {p.example.com: [a], q.example.com: {service: ca, max: 2}, r.example.com: }\n" +
+			"  secondaries: [192.0.2.1, '192.0.2.1:54', '2001:db8::1', {address: '[2001:db8::1]:53', key: k}]\n  keys: {k: {secret_file: /k}}\n  trusted: [192.0.2.0/24]\n"), ""},
+		"a name twice":           {zone("  sites: {a: {edges: [{name: e, target: e1.example.net}]}, b: {edges: [{name: e, target: e2.example.net}]}}\n"), "an edge of site a has this name, too"},
+		"no name":                {zone("  sites: {a: {edges: [{target: e1.example.net}]}}\n"), "is no name of an edge"},
+		"own site":               {zone("  sites: {b: {edges: []}}\n"), `no site "a", which is this edge's own`},
+		"site of a name":         {zone(sites + "  names: {p.example.com: [nowhere]}\n"), `dns.names: p.example.com: dns.sites has no site "nowhere"; there are a, b`},
+		"site of a network":      {zone(sites + "  networks: {10.0.0.0/8: nowhere}\n"), `dns.networks: 10.0.0.0/8: dns.sites has no site "nowhere"`},
+		"network":                {zone(sites + "  networks: {10.0.0.0: a}\n"), "is no network"},
+		"site of a domain":       {zone(sites + "  srv_domains: {example.com: nowhere}\n"), "dns.srv_domains: example.com: dns.sites has no site"},
+		"service of a name":      {zone(sites + "  names: {p.example.com: {service: cA}}\n"), "is not one of puppet, ca, report, fileserver"},
+		"word of a name":         {zone(sites + "  names: {p.example.com: {sits: [a]}}\n"), "sits"},
+		"service of an edge":     {zone("  sites: {a: {edges: [{name: e, target: e1.example.net, services: [compile]}]}}\n"), `services: "compile" is not one of`},
+		"weight 0":               {zone("  sites: {a: {edges: [{name: e, target: e1.example.net, weight: 0}]}}\n"), "a weight is a number from 1"},
+		"key that there is not":  {zone(sites + "  secondaries: [{address: 192.0.2.1, key: k}]\n"), `dns.keys has no key "k"`},
+		"secondary":              {zone(sites + "  secondaries: [ns.example.com]\n"), "is no address"},
+		"algorithm":              {zone(sites + "  keys: {k: {algorithm: hmac-md5, secret_file: /k}}\n"), "hmac-md5"},
+		"secret":                 {zone(sites + "  keys: {k: {}}\n"), "secret_file is missing"},
+		"secret in the open":     {zone(sites + "  keys: {k: {secret: Zm9v}}\n"), "secret"},
+		"check of an edge":       {zone("  sites: {a: {edges: [{name: e, target: e1.example.net, check: {type: ping}}]}}\n"), `"ping" is not one of`},
+		"trusted that is no net": {zone(sites + "  trusted: [192.0.2.1]\n"), "192.0.2.1"},
+	} {
+		_, err := ParseEdge("edge.yaml", []byte(c.text))
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}

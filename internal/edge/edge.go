@@ -75,6 +75,7 @@ type Edge struct {
 	members      string        // of the pools of members, as they are now
 	zone         *dns.Zone     // nil without dns
 	zoneBegun    func()        // says that it answers
+	answering    chan struct{} // closed when the zone is answered for
 	speaker      *bgp.Speaker  // nil without bgp
 	speakerBegun func()        // says that it speaks
 	took         chan struct{} // closed when the process before this one was told to end
@@ -164,7 +165,7 @@ func Run(ctx context.Context, conf *config.Edge, o Options) error {
 	}
 	// What brings agents here begins last, and ends before that to which it brings them.
 	if e.zone != nil {
-		parts = append(parts, stages.Of("dns", func(ctx context.Context) error { return e.patiently(ctx, e.zoneBegun, e.zone.Run) }, 5*time.Second))
+		parts = append(parts, stages.Of("dns", e.serveZone, 5*time.Second))
 	}
 	if e.speaker != nil {
 		parts = append(parts, stages.Of("routes", e.settleRoutes, settleMost+5*time.Second))
@@ -183,7 +184,7 @@ func open(_ context.Context, conf *config.Edge, o Options) (*Edge, error) {
 		conf: conf, o: o, log: log, registry: prometheus.NewRegistry(), started: time.Now(), notify: stages.NewNotifier(),
 		tables: map[string]*balance.Table{}, pools: map[string]*pool{}, sessions: &sessions{all: map[*session]struct{}{}},
 		poison: &poison{list: map[string]*suspect{}}, outage: &outage{ramp: conf.Runs.Ramp.Or(30 * time.Second)}, replaced: make(chan struct{}), took: make(chan struct{}),
-		newcomers: make(newcomers, maxNewcomers), measures: newMeasures(),
+		newcomers: make(newcomers, maxNewcomers), measures: newMeasures(), answering: make(chan struct{}),
 		words: &words{path: filepath.Join(conf.Data, wordsFile)}, begun: newGate(), accepting: make(chan struct{}),
 	}
 	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

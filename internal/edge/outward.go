@@ -51,13 +51,14 @@ func (e *Edge) openOutward() (err error) {
 func (e *Edge) newZone(c *config.EdgeDNS) (*dns.Zone, error) {
 	o := dns.Options{
 		Zone: c.Zone, Mail: c.Contact, TTL: time.Duration(c.TTL), TTLDown: time.Duration(c.TTLDown), SRVDomains: c.SRV, Names: map[string]dns.Address{},
-		Networks: map[netip.Prefix]string{}, Default: e.conf.Site, Listen: c.Listen, RateLimit: c.RateLimit, View: e.dnsView, Log: e.log, Registerer: e.registry,
+		Networks: map[netip.Prefix]string{}, Default: e.conf.Site, Trusted: c.Trusted, Keys: map[string]dns.Key{},
+		Listen: c.Listen, RateLimit: c.RateLimit, View: e.dnsView, Log: e.log, Registerer: e.registry,
 	}
 	for _, ns := range c.NameServers {
 		o.NS = append(o.NS, dns.NameServer{Name: ns.Name, Addresses: ns.Addresses})
 	}
-	for name, sites := range c.Names {
-		o.Names[name] = dns.Address{Sites: sites}
+	for name, n := range c.Names {
+		o.Names[name] = dns.Address{Sites: n.Sites, Service: dns.Service(n.Service), Max: n.Max}
 	}
 	var wrong []error
 	for network, site := range c.Networks {
@@ -66,18 +67,20 @@ func (e *Edge) newZone(c *config.EdgeDNS) (*dns.Zone, error) {
 		o.Networks[p] = site
 	}
 	for _, s := range c.Secondaries {
-		if _, _, err := net.SplitHostPort(s); err != nil {
-			s = net.JoinHostPort(s, "53")
-		}
-		p, err := netip.ParseAddrPort(s)
+		p, err := s.AddrPort()
 		wrong = append(wrong, err)
-		o.Secondaries = append(o.Secondaries, dns.Secondary{Addr: p})
+		o.Secondaries = append(o.Secondaries, dns.Secondary{Addr: p, Key: s.Key})
+	}
+	for name, k := range c.Keys {
+		secret, err := secretFile(k.SecretFile)
+		wrong = append(wrong, err)
+		o.Keys[name] = dns.Key{Algorithm: k.Algorithm, Secret: secret}
 	}
 	if err := errors.Join(wrong...); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "dns: %v", err)
 	}
 	e.zoneBegun = e.begun.wait()
-	o.Ready = func([]netip.AddrPort) { e.zoneBegun() }
+	o.Ready = func([]netip.AddrPort) { close(e.answering); e.zoneBegun() }
 	return dns.New(o)
 }
 
@@ -98,7 +101,7 @@ func (e *Edge) dnsView() []dns.Site {
 			weight, _ := e.measures.weight(d, living)
 			site.Edges = append(site.Edges, dns.Edge{
 				Name: d.Name, Target: d.Target, Addresses: d.Addresses, Port: d.Port, Weight: weight,
-				Services: map[dns.Service]bool{dns.Puppet: up, dns.CA: up, dns.Report: up, dns.Fileserver: up},
+				Services: map[dns.Service]bool{dns.Puppet: up, dns.CA: up, dns.Report: up, dns.Fileserver: up}, Offers: offers(d),
 			})
 		}
 		all = append(all, site)
@@ -112,13 +115,15 @@ func (e *Edge) answered(d config.EdgeDNSEdge) bool {
 	return e.judge.Verdict(dnsPool+"/"+d.Name).State == health.Up
 }
 
-func (e *Edge) living(s config.EdgeSite) (n int) {
+// living is how many edges of a site serve. One that is named twice, for services that are checked apart, is one.
+func (e *Edge) living(s config.EdgeSite) int {
+	targets := map[string]bool{}
 	for _, d := range s.Edges {
 		if e.answered(d) {
-			n++
+			targets[strings.ToLower(strings.TrimSuffix(d.Target, "."))] = true
 		}
 	}
-	return n
+	return len(targets)
 }
 
 // measured says by which numbers DNS answers.
@@ -154,8 +159,8 @@ func (e *Edge) dnsTargets() (all []health.Target, err error) {
 	if e.conf.DNS == nil {
 		return nil, nil
 	}
-	for _, s := range e.conf.DNS.Sites {
-		for _, d := range s.Edges {
+	for _, name := range slices.Sorted(maps.Keys(e.conf.DNS.Sites)) {
+		for _, d := range e.conf.DNS.Sites[name].Edges {
 			port := int(d.Port)
 			if port == 0 {
 				port = 8140

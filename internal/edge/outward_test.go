@@ -11,7 +11,6 @@ import (
 	wire "github.com/miekg/dns"
 
 	"troupe/internal/config"
-	"troupe/internal/fault"
 )
 
 func TestTheWorldIsToldWhatTheJudgeSays(t *testing.T) {
@@ -28,7 +27,7 @@ func TestTheWorldIsToldWhatTheJudgeSays(t *testing.T) {
 		}
 		c.DNS = &config.EdgeDNS{
 			Listen: []string{at}, Zone: "puppet.example.com", NameServers: []config.EdgeNameServer{{Name: "ns1.puppet.example.com", Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}},
-			SRV: map[string]string{"east.puppet.example.com": "east"}, Sites: edges, Names: map[string][]string{"agents.puppet.example.com": nil},
+			SRV: map[string]string{"east.puppet.example.com": "east"}, Sites: edges, Names: map[string]config.EdgeDNSName{"agents.puppet.example.com": {}},
 		}
 	})
 	ladder := func() (targets []string) {
@@ -69,10 +68,10 @@ func TestTheWorldIsToldWhatTheJudgeSays(t *testing.T) {
 	if own, _, err := client.ExportZone(t.Context(), ""); err != nil || own != zone {
 		t.Errorf("without a site, %v:\n%s\nwant that of the edge's own:\n%s", err, own, zone)
 	}
-	if _, _, err := client.ExportZone(t.Context(), "esat"); fault.KindOf(err) != fault.NotFound {
+	if _, _, err := client.ExportZone(t.Context(), "esat"); err == nil || !strings.Contains(err.Error(), "there are east, west") {
 		t.Errorf("a site that there is not: %v", err)
 	}
-	if _, err := client.ExplainDNS(t.Context(), "east.puppet.example.com", "FOO", "127.0.0.1"); fault.KindOf(err) != fault.Invalid {
+	if _, err := client.ExplainDNS(t.Context(), "east.puppet.example.com", "FOO", "127.0.0.1"); err == nil || !strings.Contains(err.Error(), "unknown type") {
 		t.Errorf("a type that there is not: %v", err)
 	}
 	if !strings.Contains(zone, "SOA") || !strings.Contains(delegation, "ns1.puppet.example.com") {

@@ -201,7 +201,7 @@ func (z *Zone) nsRecords(p *picture) answer {
 // soa is the start of the zone's authority. Its minimum is how long a name's absence is believed.
 func (z *Zone) soa() wire.RR {
 	return &wire.SOA{
-		Hdr: header(z.origin, wire.TypeSOA, z.o.TTL), Ns: z.o.Primary, Mbox: z.o.Mail, Serial: z.serial(),
+		Hdr: header(z.origin, wire.TypeSOA, z.o.TTL), Ns: z.ns[0].Name, Mbox: z.o.Mail, Serial: z.serial(),
 		// A secondary asks every minute even if no NOTIFY reaches it, and serves its last copy for a week.
 		Refresh: 60, Retry: 10, Expire: 7 * 24 * 3600, Minttl: seconds(z.o.TTL),
 	}

@@ -59,11 +59,12 @@ type srvLabel struct {
 // Edge is one place that agents may connect to.
 type Edge struct {
 	Name      string
-	Target    string       // the host name in SRV records, within the zone or outside of it
-	Addresses []netip.Addr // of the target; a target outside of the zone may have none
-	Port      uint16       // 0 means 8140
-	Services  map[Service]bool
-	Weight    int // live spare capacity: shares within a site
+	Target    string           // the host name in SRV records, within the zone or outside of it
+	Addresses []netip.Addr     // of the target; a target outside of the zone may have none
+	Port      uint16           // 0 means 8140
+	Offers    []Service        // what it is meant for; nil means all
+	Services  map[Service]bool // of these, what serves
+	Weight    int              // live spare capacity: shares within a site
 }
 
 // Site is what the judge says of one site.
@@ -85,7 +86,7 @@ type NameServer struct {
 
 // Address is a name that has addresses instead of SRV records, such as that of the setting server.
 type Address struct {
-	Sites   []string // nil means all
+	Sites   []string // none means all
 	Service Service  // what an edge must serve to be in the answer; "" means puppet
 	Max     int      // addresses in one answer; 0 means 8. With 1, weights hold behind resolvers that shuffle, too
 }
@@ -105,11 +106,10 @@ type Key struct {
 // Options describes a zone. Zone, NS and View are required.
 type Options struct {
 	Zone string
-	NS   []NameServer
+	NS   []NameServer // the first is the SOA's primary
 	View View
 
-	Primary string // mname of the SOA; "" means the first of NS
-	Mail    string // address of a person, as mail or as a domain name; "" means hostmaster in the zone
+	Mail string // address of a person, as mail or as a domain name; "" means hostmaster in the zone
 
 	TTL     time.Duration // while all is well; 0 means 5 s: it is also how long resolvers keep sending agents to what died
 	TTLDown time.Duration // while something is down, and until it has been up for a minute; 0 means 2 s
@@ -222,11 +222,6 @@ func (z *Zone) checkServers(wrong func(string, ...any)) {
 		}
 		z.ns = append(z.ns, NameServer{name, s.Addresses})
 	}
-	z.o.Primary = cmp.Or(z.o.Primary, firstName(z.ns))
-	if _, ok := hostname(z.o.Primary); !ok && len(z.ns) > 0 {
-		wrong("primary %q is not a host name", z.o.Primary)
-	}
-	z.o.Primary = wire.CanonicalName(z.o.Primary)
 	z.o.Mail = mailbox(cmp.Or(z.o.Mail, "hostmaster."+z.origin))
 	if _, ok := wire.IsDomainName(z.o.Mail); !ok {
 		wrong("mail %q is neither an address nor a domain name", z.o.Mail)
@@ -329,11 +324,4 @@ func mailbox(mail string) string {
 		mail = strings.ReplaceAll(user, ".", `\.`) + "." + domain
 	}
 	return wire.CanonicalName(mail)
-}
-
-func firstName(all []NameServer) string {
-	if len(all) == 0 {
-		return ""
-	}
-	return all[0].Name
 }

@@ -33,21 +33,25 @@ func (l ladder) in() []candidate {
 }
 
 // climb builds the ladder of a service as it is seen from a site. Priorities do not depend on health, so a site that
-// dies leaves a gap and the others stay where they are. With addressed, who has no address is no candidate: neither by
-// being nearest nor by being good last.
+// dies leaves a gap and the others stay where they are. Who is not meant for the service is no candidate, neither by
+// being nearest nor by being good last; with addressed, nor is who has no address.
 func (p *picture) climb(from string, service Service, only []string, addressed bool, now time.Time) ladder {
 	var l ladder
-	var nowhere []candidate
+	var never []candidate
 	distance := p.distances(from)
 	for _, s := range p.sites {
-		if only != nil && !slices.Contains(only, s.name) {
+		if len(only) > 0 && !slices.Contains(only, s.name) {
 			continue
 		}
 		for _, e := range s.edges {
 			c := candidate{edge: e, priority: distance[s.name]}
-			if addressed && len(e.Addresses) == 0 {
+			if !e.offers(service) {
+				c.why = "is not meant for " + string(service)
+			} else if addressed && len(e.Addresses) == 0 {
 				c.why = "has no address, and this name has nothing else"
-				nowhere = append(nowhere, c)
+			}
+			if c.why != "" {
+				never = append(never, c)
 				continue
 			}
 			h := e.health[service]
@@ -64,7 +68,7 @@ func (p *picture) climb(from string, service Service, only []string, addressed b
 		l.lastKnownGood(service)
 	}
 	l.weigh()
-	l.all = append(l.all, nowhere...)
+	l.all = append(l.all, never...)
 	return l
 }
 

@@ -36,6 +36,11 @@ type edge struct {
 	health map[Service]condition
 }
 
+// offers tells whether an edge is meant for a service, up or down.
+func (e *edge) offers(service Service) bool {
+	return e.Offers == nil || slices.Contains(e.Offers, service)
+}
+
 // condition is what is known of one service of an edge over time.
 type condition struct {
 	up      bool
@@ -76,7 +81,7 @@ func sameSite(a, b Site) bool {
 
 func sameEdge(a, b Edge) bool {
 	return a.Name == b.Name && a.Target == b.Target && a.Port == b.Port && a.Weight == b.Weight &&
-		slices.Equal(a.Addresses, b.Addresses) && maps.Equal(a.Services, b.Services)
+		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Offers, b.Offers) && maps.Equal(a.Services, b.Services)
 }
 
 func cloneSite(s Site) Site {
@@ -162,7 +167,7 @@ func (z *Zone) conditions(site string, e Edge, now time.Time) map[Service]condit
 		z.health[key] = known
 	}
 	for _, service := range []Service{Puppet, CA, Report, Fileserver} {
-		up := e.Services[service]
+		up := e.Services[service] && (e.Offers == nil || slices.Contains(e.Offers, service))
 		c, seen := known.of[service]
 		if seen && c.up != up {
 			c.changed = now
@@ -193,9 +198,14 @@ func (z *Zone) complain(p *picture, faults []string) {
 		}
 	}
 	for _, service := range []Service{Puppet, CA, Report, Fileserver} {
-		dead := !slices.ContainsFunc(p.sites, func(s *site) bool {
-			return slices.ContainsFunc(s.edges, func(e *edge) bool { return e.health[service].up })
-		})
+		meant, up := false, false
+		for _, s := range p.sites {
+			for _, e := range s.edges {
+				meant = meant || e.offers(service)
+				up = up || e.health[service].up
+			}
+		}
+		dead := meant && !up
 		if dead == z.panicked[service] {
 			continue
 		}

@@ -1,0 +1,103 @@
+package edge
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"troupe/internal/config"
+	"troupe/internal/edge/dns"
+	"troupe/internal/edge/health"
+)
+
+// This file is about the beginning of the zone: its keys, and the moment from which on it can be answered for.
+
+// offers are the services that an edge is meant for; nil means all.
+func offers(d config.EdgeDNSEdge) (all []dns.Service) {
+	for _, s := range d.Services {
+		all = append(all, dns.Service(s))
+	}
+	return all
+}
+
+// maxSecret is more than a TSIG key of any algorithm has.
+const maxSecret = 1 << 10
+
+// secretFile reads the first line of a file that only its owner can read. Its errors do not quote it.
+func secretFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("secret_file: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("secret_file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("secret_file %s is no regular file", path)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return "", fmt.Errorf("secret_file %s has mode %04o, so others may read it: chmod 0600 %s", path, mode, path)
+	}
+	line, err := bufio.NewReader(io.LimitReader(f, maxSecret+2)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("secret_file: %w", err)
+	}
+	line = strings.TrimSpace(line)
+	if line == "" || len(line) > maxSecret {
+		return "", fmt.Errorf("secret_file %s: the first line is the secret in base64, up to %d bytes", path, maxSecret)
+	}
+	return line, nil
+}
+
+// aMoment is what a first check may take beyond its own time, on a machine that is busy starting.
+const aMoment = 500 * time.Millisecond
+
+// serveZone answers for the zone once every edge in it was checked. Before, the judge believes nobody to serve, and an answer would be
+// everybody, the dead among them.
+func (e *Edge) serveZone(ctx context.Context) error {
+	if err := e.awaitChecks(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return e.patiently(ctx, e.zoneBegun, e.zone.Run)
+}
+
+// awaitChecks waits for the first check of each edge that DNS tells of, for as long as one may take.
+func (e *Edge) awaitChecks(ctx context.Context) error {
+	targets, err := e.dnsTargets()
+	if err != nil {
+		return err
+	}
+	most, unchecked := time.Duration(0), map[string]bool{}
+	for _, t := range targets {
+		if t.Check.Type != health.TypeNone {
+			unchecked[t.ID] = true
+			most = max(most, t.Check.Timeout+time.Duration(t.Check.Spread*float64(t.Check.Interval)))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, most+aMoment)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, s := range e.judge.All() {
+			if s.Checks > 0 {
+				delete(unchecked, s.ID)
+			}
+		}
+		if len(unchecked) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
