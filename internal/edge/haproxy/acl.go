@@ -72,11 +72,24 @@ func (r *reader) condition(p *proxy, l *Line, words []string) []choice {
 			tests = []setting{{words[i+1 : i+n], l}}
 			i += n
 		} else if tests = p.acls[name]; tests == nil {
-			if always(name) {
+			fits, known := predefined[name]
+			switch {
+			case !known:
+				r.fail(l, "there is no acl %q in %s", clip(name), p.title())
+				return nil
+			case name == "LOCALHOST":
+				tests = []setting{{[]string{"src", "127.0.0.0/8"}, l}}
+			case fits == depends:
+				l.note(Unmapped, "rules do not look at %s", name)
+				good = false
+				continue
+			case (fits == always) == negated:
+				l.note(Unneeded, "a condition with %s that never fits", word)
+				good = false
+				continue
+			default:
 				continue
 			}
-			r.fail(l, "there is no acl %q in %s", clip(name), p.title())
-			return nil
 		}
 		if negated {
 			l.note(Unmapped, "rules say what fits, never what does not: a condition with ! is lost")
@@ -92,8 +105,20 @@ func (r *reader) condition(p *proxy, l *Line, words []string) []choice {
 	return all
 }
 
-// always are HAProxy's own ACLs that fit what an edge sees.
-func always(name string) bool { return name == "TRUE" || name == "HTTP" || name == "HTTP_1.1" }
+// How HAProxy's own ACLs fit what an edge sees.
+const (
+	depends = iota // on what no rule looks at
+	always
+	never
+)
+
+// predefined are they. One of the file's own with the same name comes before.
+var predefined = map[string]int{
+	"TRUE": always, "FALSE": never, "HTTP": always, "HTTP_1.1": always, "REQ_CONTENT": always, "WAIT_END": always, "LOCALHOST": depends,
+	"HTTP_1.0": depends, "HTTP_2.0": depends, "HTTP_CONTENT": depends, "HTTP_URL_ABS": depends, "HTTP_URL_SLASH": depends, "HTTP_URL_STAR": depends,
+	"METH_CONNECT": depends, "METH_DELETE": depends, "METH_GET": depends, "METH_HEAD": depends, "METH_OPTIONS": depends, "METH_POST": depends,
+	"METH_PUT": depends, "METH_TRACE": depends, "RDP_COOKIE": depends,
+}
 
 // both are the choices with one more of the terms each.
 func (r *reader) both(l *Line, choices []choice, terms []term) (all []choice) {
@@ -131,16 +156,18 @@ func (r *reader) terms(tests []setting) (all []term) {
 type criterion struct {
 	name, argument string
 	method         string // of -m
+	cased          bool   // letters are made small or large before they are compared
 	values         []string
 }
 
 func (r *reader) criterion(s setting) (c criterion, err error) {
-	name, _, _ := strings.Cut(s.words[0], ",") // converters such as ,lower
-	c.name = name
-	if before, argument, ok := strings.Cut(s.words[0], "("); ok {
-		c.name, c.argument, _ = strings.Cut(before, ",")
-		argument, _, _ = strings.Cut(argument, ")")
-		c.argument = argument
+	var converters []string
+	c.name, c.argument, converters = fetch(s.words[0])
+	for _, converter := range converters {
+		if converter != "lower" && converter != "upper" {
+			return c, fmt.Errorf("rules compare what is there, not what %s makes of it", clip(converter))
+		}
+		c.cased = true
 	}
 	words := s.words[1:]
 	for len(words) > 0 && strings.HasPrefix(words[0], "-") {
@@ -172,6 +199,25 @@ func (r *reader) criterion(s setting) (c criterion, err error) {
 	}
 	c.values = append(c.values, words...)
 	return c, nil
+}
+
+// fetch takes a sample apart: what is looked at, with an argument in brackets, and the converters behind it.
+func fetch(text string) (name, argument string, converters []string) {
+	depth, begin := 0, 0
+	var parts []string
+	for i, r := range text {
+		switch {
+		case r == '(':
+			depth++
+		case r == ')':
+			depth--
+		case r == ',' && depth <= 0:
+			parts, begin = append(parts, text[begin:i]), i+1
+		}
+	}
+	parts = append(parts, text[begin:])
+	name, argument, _ = strings.Cut(parts[0], "(")
+	return name, strings.TrimSuffix(argument, ")"), parts[1:]
 }
 
 // What a file of values may hold.
@@ -209,6 +255,12 @@ func (r *reader) term(s setting) (t term, err error) {
 		return t, err
 	}
 	switch c.name {
+	case "src", "path", "path_beg", "urlp", "url_param":
+		if c.cased {
+			return t, fmt.Errorf("rules compare %s as it is written", c.name)
+		}
+	}
+	switch c.name {
 	case "src":
 		t.kind = bySource
 		for i, v := range c.values {
@@ -220,7 +272,7 @@ func (r *reader) term(s setting) (t term, err error) {
 		}
 	case "avg_queue", "nbsrv":
 		return queueTerm(c)
-	case "req.ssl_sni", "req_ssl_sni", "ssl_fc_sni", "hdr", "req.hdr", "req.fhdr", "hdr_dom", "hdr_end", "ssl_fc_sni_end":
+	case "req.ssl_sni", "req_ssl_sni", "ssl_fc_sni", "hdr", "req.hdr", "req.fhdr", "hdr_end", "ssl_fc_sni_end":
 		t.kind = byName
 		if strings.Contains(c.name, "hdr") && !strings.EqualFold(c.argument, "host") {
 			return t, fmt.Errorf("rules do not look at the header %s", clip(c.argument))
@@ -319,7 +371,7 @@ func queueTerm(c criterion) (t term, err error) {
 	}
 	if c.name == "nbsrv" {
 		if op == "lt" && n >= 1 || op == "le" || op == "eq" && n == 0 {
-			t.above = never
+			t.above = endless
 			if op == "lt" && n > 1 || op == "le" && n > 0 {
 				t.values = []string{"late"}
 			}
@@ -341,5 +393,5 @@ func queueTerm(c criterion) (t term, err error) {
 	return t, nil
 }
 
-// never is a queue that no pool has: there another pool takes over only when no server is left.
-const never = 100_000
+// endless is a queue that no pool has: there another pool takes over only when no server is left.
+const endless = 100_000

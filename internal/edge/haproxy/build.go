@@ -1,9 +1,11 @@
 package haproxy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -199,16 +201,16 @@ func (b *builder) clients(p *proxy, l *config.EdgeListener, one bound) {
 // bind reads one bind line.
 func (b *builder) bind(s setting) (one bound, ok bool) {
 	one.line = s.line
-	for text := range strings.SplitSeq(s.words[0], ",") {
+	for _, text := range b.ports(s) {
 		host, port, err := address(text)
 		switch {
-		case err == errNoNetwork || err == errVariable || strings.Contains(port, "-"): //nolint:errorlint // they are never wrapped
+		case err == errNoNetwork || err == errVariable: //nolint:errorlint // they are never wrapped
 			s.line.note(Unmapped, "%v", err)
 			continue
 		case err != nil:
 			b.fail(s.line, "%v", err)
 			return one, false
-		case port == "":
+		case port == "" || strings.ContainsAny(port[:1], "+-"):
 			b.fail(s.line, "bind needs a port")
 			return one, false
 		}
@@ -218,10 +220,42 @@ func (b *builder) bind(s setting) (one bound, ok bool) {
 			}
 			host = ""
 		}
-		one.listen, one.port = append(one.listen, join(host, port)), port
+		one.listen, one.port = append(one.listen, join(host, port)), cmp.Or(one.port, port) // the first, for servers without one
 	}
 	b.bindOptions(&one, s)
 	return one, len(one.listen) > 0
+}
+
+// maxPorts is how many listeners one bind may become.
+const maxPorts = 64
+
+// ports are the addresses of a bind line; a range of ports such as :8140-8142 are several.
+func (b *builder) ports(s setting) (all []string) {
+	for text := range strings.SplitSeq(s.words[0], ",") {
+		host, last, ranged := "", "", false
+		if i := strings.LastIndexByte(text, ':'); i >= 0 {
+			host = text[:i+1]
+			text, last, ranged = strings.Cut(text[i+1:], "-")
+		}
+		if !ranged || text == "" {
+			all = append(all, strings.TrimSuffix(host+text+"-"+last, "-"))
+			continue
+		}
+		from, ferr := number(text, 1, 65535)
+		to, terr := number(last, 1, 65535)
+		if ferr != nil || terr != nil || from > to {
+			b.fail(s.line, "%q is no range of ports", clip(text+"-"+last))
+			continue
+		}
+		if to-from >= maxPorts {
+			s.line.note(Unmapped, "a range of more than %d ports: the first %d are taken", maxPorts, maxPorts)
+			to = from + maxPorts - 1
+		}
+		for n := from; n <= to; n++ {
+			all = append(all, host+strconv.Itoa(n))
+		}
+	}
+	return all
 }
 
 // bindValues are options of bind with an argument, apart from those that are looked at.

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -31,8 +32,11 @@ func (b *builder) checkOf(p *proxy, s *server, puppet bool) config.EdgeCheck {
 	}
 	s.intervals(&c)
 	if t := p.set["timeout check"]; t.there() {
-		c.Timeout, _ = duration(t.value())
-		t.line.note(Differs, "check.timeout: of one whole check; in HAProxy the connection has its own time before")
+		if c.Timeout, _ = duration(t.value()); c.Timeout == 0 {
+			t.line.note(Differs, "check.timeout: 0 is no limit in HAProxy; a check of an edge ends after its interval")
+		} else {
+			t.line.note(Differs, "check.timeout: of one whole check; in HAProxy the connection has its own time before")
+		}
 	}
 	if g := b.global.spread; g.there() {
 		n, _ := number(g.value(), 0, 50)
@@ -306,11 +310,13 @@ func (b *builder) checkExpect(s setting, c *config.EdgeCheck) {
 			s.line.note(Unmapped, "%v; 200 to 399 is expected", err)
 			return
 		}
-		c.Status = ranges(func(n int) bool { return fits(n) != negated })
-		if c.Status == "" {
-			s.line.note(Unmapped, "no status fits; 200 to 399 is expected")
+		before, err := alsoFits(c.Status)
+		status := ranges(func(n int) bool { return fits(n) != negated && before(n) })
+		if status == "" || err != nil {
+			s.line.note(Unmapped, "no status fits this and what is expected besides: %s", cmp.Or(c.Status, "200-399"))
 			return
 		}
+		c.Status = status
 		s.line.note(Mapped, "check.status: %s", c.Status)
 	case "string", "rstring":
 		pattern := value
@@ -321,11 +327,28 @@ func (b *builder) checkExpect(s setting, c *config.EdgeCheck) {
 			s.line.note(Unmapped, "a body is expected to match a regular expression of Go, and not the contrary; the status alone is looked at")
 			return
 		}
-		c.Body, c.Status = pattern, "100-599"
-		s.line.note(Mapped, "check.body, with any status, as in HAProxy")
+		if c.Body != "" {
+			s.line.note(Unmapped, "a check looks for one text in the body; that of the line before counts")
+			return
+		}
+		c.Body = pattern
+		if c.Status == "" {
+			c.Status = "100-599"
+			s.line.note(Mapped, "check.body, with any status that is not asked for, as in HAProxy")
+			return
+		}
+		s.line.note(Mapped, "check.body, and the status, as in HAProxy since 2.2")
 	default:
 		s.line.note(Unmapped, "a check looks at status and body")
 	}
+}
+
+// alsoFits are the statuses that an expectation before this one leaves. HAProxy, since 2.2, wants all of them to hold.
+func alsoFits(status string) (func(int) bool, error) {
+	if status == "" {
+		return func(int) bool { return true }, nil
+	}
+	return statuses("status", status)
 }
 
 // statuses reads a list or an expression.

@@ -12,6 +12,7 @@ package haproxy
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -152,6 +153,9 @@ func (b *builder) result(name string) (*Result, error) {
 		return nil, fmt.Errorf("%s becomes a configuration that an edge refuses: %w; this is a mistake of the import: please report it, without secrets", name, err)
 	}
 	for _, l := range b.lines {
+		if l.State != "" && l.State != Unneeded && slices.ContainsFunc(l.words, variable.MatchString) {
+			l.note(Unmapped, "%v", errVariable)
+		}
 		switch {
 		case len(l.Became) > 0:
 		case l.words[0] == "mode":
@@ -163,6 +167,9 @@ func (b *builder) result(name string) (*Result, error) {
 	}
 	return &Result{Edge: checked, YAML: strings.TrimRight(string(text), "\n") + "\n", Lines: b.lines, General: b.general}, nil
 }
+
+// variable is one of HAProxy's environment: an edge reads none.
+var variable = regexp.MustCompile(`\$(\{|[A-Za-z_])`)
 
 // plural is for numbers in words.
 func plural(n int, one, more string) string {

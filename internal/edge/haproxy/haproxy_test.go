@@ -85,7 +85,7 @@ func TestWhatBecomesOfWholeFiles(t *testing.T) {
 
 // TestEveryLineIsAnswered counts the lines that say something.
 func TestEveryLineIsAnswered(t *testing.T) {
-	for _, name := range []string{"anycast.cfg", "tls.cfg", "sni.cfg", "legacy.cfg"} {
+	for _, name := range []string{"anycast.cfg", "tls.cfg", "sni.cfg", "legacy.cfg", "corners.cfg"} {
 		text, res := load(t, name)
 		answered := map[int]bool{}
 		for _, l := range res.Lines {
@@ -211,6 +211,25 @@ func TestSmallThings(t *testing.T) {
 		"the rest of a default":    {front: " use_backend c\n use_backend b if { src 192.0.2.7 }", want: "pool:c", state: haproxy.Mapped, says: "what follows is not reached"},
 		"computed backend":         {front: " use_backend %[req.ssl_sni] if { src 192.0.2.1 }", state: haproxy.Unmapped, says: "named, not computed"},
 		"conditions of the file":   {front: " .if defined(X)\n .endif", state: haproxy.Unmapped, says: "conditions of the file"},
+		"converter of a source":    {front: " use_backend c if { src,ipmask(24) 192.0.2.0 }", state: haproxy.Unmapped, says: "not what ipmask(24) makes of it"},
+		"converter of a name":      {front: " use_backend c if { req.ssl_sni,field(2,.) lab }", state: haproxy.Unmapped, says: "not what field(2,.) makes of it"},
+		"small letters of a name":  {front: " use_backend c if { req.ssl_sni,lower p.example.com }", want: "sni:-p.example.com", state: haproxy.Mapped, says: "names.sni"},
+		"converter of stick":       {back: " stick-table type ip size 1k expire 1m\n stick on src,ipmask(24)", state: haproxy.Unmapped, says: "what a converter makes of it"},
+		"two expectations":         {back: " option httpchk\n http-check expect status 200\n http-check expect string running", server: "check", want: "status:200body:running", state: haproxy.Mapped, says: "since 2.2"},
+		"two the other way":        {back: " option httpchk\n http-check expect string running\n http-check expect status 200", server: "check", want: "status:200body:running", state: haproxy.Mapped, says: "check.status: 200"},
+		"two statuses":             {back: " option httpchk\n http-check expect status 200-299\n http-check expect ! status 204", server: "check", want: "status:200-203,205-299", state: haproxy.Mapped, says: "205-299"},
+		"no status fits both":      {back: " option httpchk\n http-check expect status 200\n http-check expect status 404", server: "check", want: "status:200", state: haproxy.Unmapped, says: "no status fits"},
+		"two texts":                {back: " option httpchk\n http-check expect string a\n http-check expect string b", server: "check", want: "body:a", state: haproxy.Unmapped, says: "one text"},
+		"server without limit":     {back: " timeout server 0", state: haproxy.Differs, says: "default of 20m holds"},
+		"client without limit":     {front: " timeout client 0", back: " timeout server 1m", want: "idle_timeout:1m", state: haproxy.Differs, says: "an edge has one for both sides"},
+		"variable in a file":       {server: `check ssl verify required ca-file "$DIR/ca.pem"`, state: haproxy.Unmapped, says: "a variable of HAProxy's environment"},
+		"variable without quotes":  {server: `check ssl verify required ca-file ${DIR}/ca.pem`, state: haproxy.Unmapped, says: "a variable of HAProxy's environment"},
+		"range of ports":           {front: " bind :8200-8202", want: "listen::8202", state: haproxy.Mapped, says: "listener :8201"},
+		"WAIT_END":                 {front: " use_backend c if { src 192.0.2.1 } WAIT_END", want: "source:-192.0.2.1/32", state: haproxy.Mapped, says: "rules.source"},
+		"FALSE":                    {front: " use_backend c if FALSE", state: haproxy.Unneeded, says: "never fits"},
+		"LOCALHOST":                {front: " use_backend c if LOCALHOST", want: "source:-127.0.0.0/8", state: haproxy.Mapped, says: "rules.source"},
+		"METH_GET":                 {front: " use_backend c if METH_GET", state: haproxy.Unmapped, says: "rules do not look at METH_GET"},
+		"not HTTP":                 {front: " use_backend c if !HTTP { src 192.0.2.1 }", state: haproxy.Unneeded, says: "never fits"},
 		"words that nobody knows":  {server: "check frobnicate", state: haproxy.Unmapped, says: `"frobnicate" is not known here`},
 		"weight":                   {server: "weight 0", want: "weight:0", state: haproxy.Differs, says: "weight 0"},
 		"slow start, in the words": {server: "slowstart 90s", want: "slow_start:90s", state: haproxy.Mapped, says: "slow_start"},
@@ -220,7 +239,10 @@ func TestSmallThings(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if bare := regexp.MustCompile(`[\s"]`).ReplaceAllString(res.YAML, ""); !strings.Contains(bare, c.want) {
+		if strings.Contains(c.says, "makes of it") && (strings.Contains(bare(res), "rules:") || strings.Contains(bare(res), "names:") || strings.Contains(bare(res), "stick:")) {
+			t.Errorf("%s: it became\n%s", name, res.YAML)
+		}
+		if !strings.Contains(bare(res), c.want) {
 			t.Errorf("%s: no %q in\n%s", name, c.want, res.YAML)
 		}
 		found := c.says == ""
@@ -233,6 +255,11 @@ func TestSmallThings(t *testing.T) {
 			t.Errorf("%s: nobody says %q, %s:\n%s", name, c.says, c.state, all(res))
 		}
 	}
+}
+
+// bare is a configuration without blanks and quotes.
+func bare(res *haproxy.Result) string {
+	return regexp.MustCompile(`[\s"]`).ReplaceAllString(res.YAML, "")
 }
 
 // FuzzImport: whatever is read, each line is answered, and what is written an edge takes.

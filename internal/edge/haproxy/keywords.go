@@ -110,7 +110,7 @@ var unneededGlobals = keywords{
 	{"the unit decides about core files", "set-dumpable"},
 	{"an edge starts no programs", "insecure-fork-wanted external-check"},
 	{"an edge is asked by troupe edge, through a socket in its data folder, and by Prometheus", "stats"},
-	{"edges have no table in common", "localpeer"},
+	{"an edge is known to others by its certificate", "localpeer"},
 	{"an edge keeps what operators said of servers, and checks anew", "server-state-base server-state-file"},
 	{"Go's own, with forward secrecy", "" +
 		"ssl-default-server-ciphers ssl-default-server-ciphersuites ssl-default-bind-ciphers " +

@@ -76,6 +76,10 @@ func (r *reader) read(text string) {
 	}
 }
 
+// tellPeers is said of HAProxy's peers: edges have them, too, and what they need is in no haproxy.cfg.
+const tellPeers = "edges tell each other who sticks to whom when each names the others in peers, by the names in their certificates and over TLS " +
+	"(docs/edge.md); HAProxy's file does not say these"
+
 // nowhere is for lines before the first section.
 func (r *reader) nowhere(l *Line) {
 	r.fail(l, "a line before the first section (global, defaults, frontend, backend, listen)")
@@ -91,7 +95,7 @@ func (r *reader) section(l *Line) func(*Line) {
 	case "defaults", "frontend", "backend", "listen":
 		return r.beginProxy(l)
 	case "peers":
-		l.note(Unmapped, "edges do not tell each other who sticks to whom: each keeps its own table, also over a restart")
+		l.note(Unmapped, "%s", tellPeers)
 		return func(l *Line) { l.note(Unmapped, "see the section peers") }
 	case "userlist":
 		if len(l.words) > 1 {

@@ -14,7 +14,7 @@ import (
 // pool writes the pool of a backend, once. at is the line that wants it; port is the listener's, for servers without one.
 func (b *builder) pool(name string, at *Line, puppet bool, port string) bool {
 	if b.made[name] != nil {
-		return len(b.edge.Pools[name].Servers) > 0
+		return len(b.edge.Pools[name].Servers) > 0 || b.edge.Pools[name].SRV != ""
 	}
 	p := b.proxies["backend "+name]
 	if p == nil {
@@ -59,8 +59,13 @@ func (b *builder) servers(p *proxy, puppet bool, port string) (c config.EdgePool
 		s, good := b.newServer(sl)
 		switch {
 		case !good:
+		case s.templateCount > 0 && strings.HasPrefix(s.host, "_") && len(p.servers) == 1:
+			b.template(p, s, &c, puppet)
+			return c, true
+		case s.templateCount > 0 && strings.HasPrefix(s.host, "_"):
+			sl.line.note(Unmapped, "left out: a pool has either named servers or those of one SRV name (srv)")
 		case s.templateCount > 0:
-			sl.line.note(Unmapped, "left out: name the servers one by one; an edge does not make servers of the addresses of a name")
+			sl.line.note(Unmapped, "left out: name the servers one by one, or an SRV name in the pool's srv; an edge does not make servers of the addresses of a name")
 		default:
 			all = append(all, s)
 		}
@@ -89,6 +94,29 @@ func (b *builder) servers(p *proxy, puppet bool, port string) (c config.EdgePool
 	b.together(all, &c, puppet)
 	b.serverTLS(all, &c, puppet)
 	return c, true
+}
+
+// template writes a pool whose servers are the records of an SRV name.
+func (b *builder) template(p *proxy, s *server, c *config.EdgePool, puppet bool) {
+	c.SRV = s.host
+	c.Check = b.checkOf(p, s, puppet)
+	b.together([]*server{s}, c, puppet)
+	b.serverTLS([]*server{s}, c, puppet)
+	s.line.note(Mapped, "srv: %s", s.host)
+	s.line.note(Differs, "srv: all records are servers, looked up every 10s; a priority is a tier, where HAProxy looks at weights alone")
+	if s.port != "" || s.offset != 0 {
+		s.line.note(Unneeded, "srv: each record says its port")
+	}
+	for _, word := range []string{"maxconn", "weight", "addr", "port", "agent-port"} {
+		if v := s.values[word]; v.there() {
+			v.line.note(Unmapped, "%s: servers that are looked up have what their records say", word)
+		}
+	}
+	for _, word := range []string{"backup", "disabled"} {
+		if s.is(word) {
+			s.line.note(Unmapped, "%s: it cannot be said of servers that are looked up", word)
+		}
+	}
 }
 
 // usual is the check that most servers have.
@@ -256,7 +284,12 @@ func (b *builder) stick(p *proxy, c *config.EdgePool, puppet bool) {
 			s.line.note(Unmapped, "who asks sticks to a server, not what is answered")
 			continue
 		}
-		key, _, _ := strings.Cut(s.words[1], ",")
+		key, argument, converters := fetch(s.words[1])
+		if slices.ContainsFunc(converters, func(c string) bool { return c != "lower" && c != "upper" }) {
+			s.line.note(Unmapped, "clients stick by what they are, not by what a converter makes of it")
+			continue
+		}
+		header := (strings.EqualFold(key, "req.hdr") || key == "hdr") && strings.EqualFold(argument, "x-client-dn")
 		if slices.Contains(s.words, "if") || slices.Contains(s.words, "unless") {
 			s.line.note(Unmapped, "conditions of stick; all clients stick")
 		}
@@ -270,7 +303,7 @@ func (b *builder) stick(p *proxy, c *config.EdgePool, puppet bool) {
 			if puppet {
 				s.line.note(Differs, "in mode puppet a client with a certificate sticks by its certname")
 			}
-		case strings.HasPrefix(key, "ssl_c_s_dn") || strings.EqualFold(key, "req.hdr(x-client-dn)") || strings.EqualFold(key, "hdr(x-client-dn)"):
+		case key == "ssl_c_s_dn" && (argument == "" || strings.EqualFold(argument, "cn")) || header:
 			if !puppet {
 				s.line.note(Unmapped, "certificates are inside of TLS, which mode passthrough does not open")
 				continue
@@ -316,7 +349,7 @@ func (b *builder) table(table setting, c *config.EdgePool) {
 			c.StickExpire, expires = d, true
 			l.note(Mapped, "stick_expire")
 		case "peers":
-			l.note(Unmapped, "peers: edges do not tell each other who sticks to whom; each keeps its table, also over a restart")
+			l.note(Unmapped, "peers: %s", tellPeers)
 		case "store":
 			l.note(Unmapped, "store: an edge counts no rates for each source")
 		case "type", "len":
@@ -348,11 +381,13 @@ func (b *builder) times(p *proxy, c *config.EdgePool, puppet bool) {
 	}
 	connect, l := get("connect")
 	c.Connect = connect
-	l.note(Mapped, "connect_timeout")
+	limit(connect, l, "connect_timeout", "2s")
 	limited := slices.ContainsFunc(c.Servers, func(s config.EdgeServer) bool { return s.MaxConnections > 0 })
 	if queue, l := get("queue"); queue != 0 {
 		c.Queue.Timeout = queue
 		l.note(Mapped, "queue.timeout")
+	} else if l != nil {
+		limit(queue, l, "queue.timeout", "60s")
 	} else if connect != 0 && limited {
 		c.Queue.Timeout = connect
 		p.set["timeout connect"].line.note(Mapped, "queue.timeout: HAProxy's default is timeout connect")
@@ -365,29 +400,42 @@ func (b *builder) times(p *proxy, c *config.EdgePool, puppet bool) {
 			if time.Duration(server) > agentTime {
 				l.note(Differs, "agents give up after 10m")
 			}
+		} else {
+			limit(server, l, "answer_timeout", "9m")
 		}
 		return
 	}
 	b.idle(p, c, server, l)
 }
 
+// limit notes a time. 0 is no limit in HAProxy, and in an edge it is what nobody said.
+func limit(d config.Duration, l *Line, setting, usual string) {
+	if d == 0 {
+		l.note(Differs, "%s: 0 is no limit in HAProxy; an edge has one, and its default of %s holds", setting, usual)
+		return
+	}
+	l.note(Mapped, "%s", setting)
+}
+
 // idle is how long a connection in mode passthrough may be silent.
 func (b *builder) idle(p *proxy, c *config.EdgePool, server config.Duration, l *Line) {
 	if t := p.set["timeout tunnel"]; t.there() {
 		c.Idle, _ = duration(t.value())
-		t.line.note(Mapped, "idle_timeout")
+		limit(c.Idle, t.line, "idle_timeout", "20m")
 		l.note(Unneeded, "timeout tunnel counts in mode tcp")
 		return
 	}
 	c.Idle = server
-	l.note(Mapped, "idle_timeout")
+	limit(server, l, "idle_timeout", "20m")
 	for _, f := range b.order {
 		t := f.set["timeout client"]
-		if !f.is("frontend", "listen") || !t.there() || f != p && !slices.ContainsFunc(f.uses, func(s setting) bool { return s.words[0] == p.name }) && f.set["default_backend"].value() != p.name {
+		if !f.is("frontend", "listen") || f.disabled || !t.there() || f != p && !slices.ContainsFunc(f.uses, func(s setting) bool { return s.words[0] == p.name }) && f.set["default_backend"].value() != p.name {
 			continue
 		}
 		client, _ := duration(t.value())
 		switch {
+		case client == 0:
+			t.line.note(Differs, "idle_timeout: 0 is no limit in HAProxy; an edge has one for both sides")
 		case c.Idle == 0 || client < c.Idle:
 			c.Idle = client
 			t.line.note(Differs, "idle_timeout: of both sides; the shorter one of timeout client and timeout server")

@@ -101,7 +101,7 @@ func (p *proxy) inherit(from *proxy) {
 	if from == nil {
 		return
 	}
-	p.set = maps.Clone(from.set)
+	p.set, p.disabled = maps.Clone(from.set), from.disabled
 	p.checks, p.server = slices.Clone(from.checks), slices.Clone(from.server)
 	p.expects = slices.Clone(from.expects)
 }
@@ -135,7 +135,7 @@ func (r *reader) readProxy(p *proxy, l *Line) {
 	switch key {
 	case "disabled":
 		p.disabled = true
-		l.note(Mapped, "the section is left out, since it is disabled")
+		l.note(Mapped, "what it holds for is left out, since it is disabled")
 	case "enabled":
 		p.disabled = false
 		l.note(Unneeded, "what is written is in use")

@@ -58,7 +58,9 @@ func TestHAProxyItselfTakesTheFiles(t *testing.T) {
 			if found := regexp.MustCompile(`(?m)^\s+peer (\S+)`).FindStringSubmatch(text); found != nil {
 				args = append(args, "-L", found[1])
 			}
-			out, err := exec.CommandContext(t.Context(), bin, args...).CombinedOutput()
+			command := exec.CommandContext(t.Context(), bin, args...)
+			command.Env = append(os.Environ(), "SSL="+dir) // the corners name files by it
+			out, err := command.CombinedOutput()
 			if err != nil || strings.Contains(string(out), "[ALERT]") {
 				t.Errorf("%v\n%s", err, out)
 			}

@@ -176,7 +176,7 @@ func (b *builder) overflow(at *Line, t term, target string) {
 		pool.Overflow.Above = min(before.Above, t.above)
 	}
 	b.edge.Pools[t.pool] = pool
-	if t.above == never {
+	if t.above == endless {
 		t.line.note(Mapped, "pool %s, overflow: when no server is left", t.pool)
 	} else {
 		t.line.note(Mapped, "pool %s, overflow.above: %g waiting for each server", t.pool, t.above)

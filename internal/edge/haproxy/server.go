@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ type server struct {
 	line          *Line
 	name          string
 	host, port    string
+	offset        int                // to the listener's port, of an address such as 192.0.2.1:+1
 	flags         map[string]bool    // check, check-ssl, ssl, backup, disabled, agent-check, send-proxy, send-proxy-v2
 	values        map[string]setting // options with an argument, and the line that said it
 	verify        string             // none, required; empty: as global says
@@ -65,7 +67,7 @@ var unneededServer = others{
 	{1, ownLog, "log-proto log-bufsize"},
 	{1, "what runs at a backup may end there; new runs go back at once", "on-marked-up"},
 	{1, "max_connections does not grow with load", "minconn"},
-	{1, "edges have no table in common", "shard"},
+	{1, "edges tell each other all of who sticks to whom", "shard"},
 }
 
 // unmappedServer are those that an edge cannot do.
@@ -204,6 +206,10 @@ func (r *reader) newServer(sl serverLine) (s *server, ok bool) {
 		}
 		return nil, false
 	}
+	if port != "" && strings.ContainsAny(port[:1], "+-") {
+		s.offset, _ = strconv.Atoi(port) // address has read it
+		port = ""
+	}
 	s.host, s.port = host, port
 	for _, d := range sl.defaults {
 		r.readOptions(s, d.words, d.line)
@@ -216,6 +222,10 @@ func (r *reader) newServer(sl serverLine) (s *server, ok bool) {
 func (s *server) config(port string, weighted bool) config.EdgeServer {
 	l := s.line
 	c := config.EdgeServer{Name: s.name, Backup: s.is("backup")}
+	if s.offset != 0 {
+		s.port = shifted(port, s.offset)
+		l.note(Differs, "port %+d: HAProxy counts from the one that the client came to; here it is %s", s.offset, s.port)
+	}
 	if s.port == "" {
 		s.port = port
 		l.note(Differs, "no port: HAProxy takes the one that the client came to; here it is %s", port)
@@ -254,6 +264,15 @@ func (s *server) config(port string, weighted bool) config.EdgeServer {
 		}
 	}
 	return c
+}
+
+// shifted is a port so many further on, within what there is.
+func shifted(port string, by int) string {
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return port
+	}
+	return strconv.Itoa(min(max(n+by, 1), 65535))
 }
 
 // agentCheck is the port where a server states its own weight.

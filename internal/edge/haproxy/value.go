@@ -101,7 +101,11 @@ func address(text string) (host, port string, err error) {
 		return "", "", fmt.Errorf("%q is no address", clip(text))
 	}
 	if port != "" {
-		if n, perr := strconv.ParseUint(port, 10, 16); perr != nil || n == 0 {
+		digits := port
+		if strings.ContainsAny(port[:1], "+-") { // from the port that the client came to
+			digits = port[1:]
+		}
+		if n, perr := strconv.ParseUint(digits, 10, 16); perr != nil || n == 0 {
 			return "", "", fmt.Errorf("the port %q is not a number from 1 to 65535", clip(port))
 		}
 	}
