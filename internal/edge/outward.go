@@ -225,8 +225,8 @@ func (e *Edge) speak(ctx context.Context) error {
 
 // answerDNS explains one answer.
 func (e *Edge) answerDNS(w http.ResponseWriter, r *http.Request) {
-	if e.zone == nil {
-		e.reply(w, nil, fault.New(fault.NotFound, "this edge answers for no zone: its configuration has no dns"))
+	if err := e.zoneAnswers(); err != nil {
+		e.reply(w, nil, err)
 		return
 	}
 	q := r.URL.Query()
@@ -247,8 +247,8 @@ func (e *Edge) answerDNS(w http.ResponseWriter, r *http.Request) {
 
 // answerExport writes the zone as a file.
 func (e *Edge) answerExport(w http.ResponseWriter, r *http.Request) {
-	if e.zone == nil {
-		e.reply(w, nil, fault.New(fault.NotFound, "this edge answers for no zone: its configuration has no dns"))
+	if err := e.zoneAnswers(); err != nil {
+		e.reply(w, nil, err)
 		return
 	}
 	site := r.URL.Query().Get("site")

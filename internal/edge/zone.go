@@ -13,6 +13,7 @@ import (
 	"troupe/internal/config"
 	"troupe/internal/edge/dns"
 	"troupe/internal/edge/health"
+	"troupe/internal/fault"
 )
 
 // This file is about the beginning of the zone: its keys, and the moment from which on it can be answered for.
@@ -99,5 +100,18 @@ func (e *Edge) awaitChecks(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// zoneAnswers tells whether the zone can be asked. Who looks at it before its edges were checked would see them all down, and make that known.
+func (e *Edge) zoneAnswers() error {
+	if e.zone == nil {
+		return fault.New(fault.NotFound, "this edge answers for no zone: its configuration has no dns")
+	}
+	select {
+	case <-e.answering:
+		return nil
+	default:
+		return fault.New(fault.Unavailable, "the zone is not answered for yet: its edges are checked first, or its port is taken (see the log); ask again in a moment")
 	}
 }

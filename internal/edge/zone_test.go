@@ -19,6 +19,7 @@ import (
 
 	"troupe/internal/config"
 	"troupe/internal/edge/dns"
+	"troupe/internal/fault"
 	"troupe/internal/troupetest"
 )
 
@@ -216,8 +217,12 @@ func TestNobodyIsToldOfEdgesThatWereNotChecked(t *testing.T) {
 		t.Fatal("the edge calls itself ready")
 	default:
 	}
+	if err := e.zoneAnswers(); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("explained before: %v", err)
+	}
 	let.Do(func() { close(release) })
 	await("the zone is answered for", e.answering)
+	check(t, e.zoneAnswers())
 	m, err := wire.Exchange(ask, e.conf.DNS.Listen[0])
 	check(t, err)
 	if len(m.Answer) != 1 || m.Answer[0].(*wire.SRV).Target != "live.example.com." {
