@@ -17,12 +17,11 @@ import (
 
 // The types of checks.
 const (
-	TypeNone      = "none"      // up, until requests show otherwise
-	TypeTCP       = "tcp"       // the connection is accepted. A stopped process passes: its kernel accepts
-	TypeTLS       = "tls"       // the handshake succeeds
-	TypeHTTP      = "http"      // the answer has the right status and body
-	TypeHTTPS     = "https"     // the same over TLS
-	TypeHeartbeat = "heartbeat" // the server tells, through [Monitor.Beat]
+	TypeNone  = "none"  // up, until requests show otherwise
+	TypeTCP   = "tcp"   // the connection is accepted. A stopped process passes: its kernel accepts
+	TypeTLS   = "tls"   // the handshake succeeds
+	TypeHTTP  = "http"  // the answer has the right status and body
+	TypeHTTPS = "https" // the same over TLS
 )
 
 // What happens when requests have shown ErrorLimit errors in a row. Each of them also brings the next check forward.
@@ -97,7 +96,7 @@ func (c Check) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	types := []string{"", TypeNone, TypeTCP, TypeTLS, TypeHTTP, TypeHTTPS, TypeHeartbeat}
+	types := []string{"", TypeNone, TypeTCP, TypeTLS, TypeHTTP, TypeHTTPS}
 	say(slices.Contains(types, c.Type), "type %q is none of %s", c.Type, strings.Join(types[1:], ", "))
 	modes := []string{"", OnErrorFastInter, OnErrorFailCheck, OnErrorSuddenDeath, OnErrorMarkDown}
 	say(slices.Contains(modes, c.OnError), "on-error %q is none of %s", c.OnError, strings.Join(modes[1:], ", "))
@@ -174,7 +173,7 @@ func (c Check) withDefaults() Check {
 
 // active reports whether somebody has to go and look.
 func (c Check) active() bool {
-	return c.Type != TypeNone && c.Type != TypeHeartbeat
+	return c.Type != TypeNone
 }
 
 // same reports whether t, with its defaults, is watched in the same way. A TLS configuration and a pattern are the same only if they are one.

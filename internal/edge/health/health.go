@@ -1,7 +1,7 @@
 // Package health is the one judge of servers: what balancing, DNS and BGP believe of a server is the same verdict.
 //
-// A [Target] is watched in the ways that its [Check] says: by active checks, by what requests show ([Monitor.Observe]), by heartbeats of a
-// troupe member ([Monitor.Beat]), by a server that states its own weight (an agent check), and by the operator's word ([Monitor.Admin]),
+// A [Target] is watched in the ways that its [Check] says: by active checks, by what requests show ([Monitor.Observe]), by a server
+// that states its own weight (an agent check), and by the operator's word ([Monitor.Admin]),
 // which wins over all the others. Begin with [New], [Monitor.Watch] and [Monitor.Run].
 package health
 

@@ -25,7 +25,6 @@ type judge struct {
 	pace    pace
 
 	agent agent
-	beats beats
 	eject ejection
 
 	errors  int    // in a row, that requests have shown
@@ -245,11 +244,6 @@ func (j *judge) say(now time.Time) Verdict {
 	case j.agent.down:
 		return because(Down, "its agent says so%s", j.agent.why())
 	}
-	if j.target.Check.Type == TypeHeartbeat {
-		if state, why := j.beats.say(j.target.Check.Interval, now); state == Down {
-			return because(Down, "%s", why)
-		}
-	}
 	if now.Before(j.eject.until) {
 		return because(Down, "ejected until %s: %s", j.eject.until.UTC().Format("15:04:05"), j.eject.why)
 	}
@@ -262,9 +256,6 @@ func (j *judge) say(now time.Time) Verdict {
 		return because(Drain, "its agent wants no work%s", j.agent.why())
 	case j.drained:
 		return because(Drain, "its check answers 404")
-	case j.target.Check.Type == TypeHeartbeat:
-		state, why := j.beats.say(j.target.Check.Interval, now)
-		return because(state, "%s", why)
 	}
 	return v
 }

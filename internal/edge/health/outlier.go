@@ -152,7 +152,7 @@ func (m *Monitor) amnesty(w *watched, now time.Time) {
 	}
 }
 
-// sweep looks at what changes with time alone: ejections end, heartbeats stay away, pools are compared. m.mu is held.
+// sweep looks at what changes with time alone: ejections end, pools are compared. m.mu is held.
 func (m *Monitor) sweep(now time.Time) {
 	pools := map[string][]*watched{}
 	for _, id := range m.order {
@@ -221,9 +221,6 @@ func (m *Monitor) earliest(now time.Time) time.Time {
 	}
 	for _, w := range m.targets {
 		sooner(w.judge.eject.until)
-		if w.Check.Type == TypeHeartbeat {
-			sooner(w.judge.beats.deadline(w.Check.Interval))
-		}
 		if w.Check.Outlier != nil {
 			sooner(m.compared[group(w.ID)].Add(w.Check.Outlier.Interval))
 		}

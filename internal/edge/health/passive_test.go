@@ -100,37 +100,30 @@ func TestLayer4SeesConnectionsOnly(t *testing.T) {
 
 // A server without active checks is taken out for a time: nothing would find out that it is well again.
 func TestAServerWithoutChecksIsEjectedForATime(t *testing.T) {
-	for _, kind := range []string{TypeNone, TypeHeartbeat} {
-		t.Run(kind, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := Check{Type: kind, Interval: time.Hour, Observe: true, ErrorLimit: 2, OnError: OnErrorMarkDown}
-				m := watch(t, &house{}, c, Target{ID: "pool/b", Check: c}, Target{ID: "alone/a", Check: c})
-				for _, id := range []string{"pool/a", "pool/b", "alone/a"} {
-					m.Beat(id, Beat{State: "running"})
-				}
-				fails(m, "alone/a", 10)
-				wantState(t, m, "alone/a", Up) // nobody could stand in
+	synctest.Test(t, func(t *testing.T) {
+		c := Check{Type: TypeNone, Interval: time.Hour, Observe: true, ErrorLimit: 2, OnError: OnErrorMarkDown}
+		m := watch(t, &house{}, c, Target{ID: "pool/b", Check: c}, Target{ID: "alone/a", Check: c})
+		fails(m, "alone/a", 10)
+		wantState(t, m, "alone/a", Up) // nobody could stand in
 
-				fails(m, "pool/a", 2)
-				wantState(t, m, "pool/a", Down)
-				fails(m, "pool/b", 2)
-				wantState(t, m, "pool/b", Up) // the last one
-				time.Sleep(5 * time.Second)
-				wantState(t, m, "pool/a", Up)
+		fails(m, "pool/a", 2)
+		wantState(t, m, "pool/a", Down)
+		fails(m, "pool/b", 2)
+		wantState(t, m, "pool/b", Up) // the last one
+		time.Sleep(5 * time.Second)
+		wantState(t, m, "pool/a", Up)
 
-				fails(m, "pool/a", 2) // the second time is longer
-				time.Sleep(9999 * time.Millisecond)
-				wantState(t, m, "pool/a", Down)
-				time.Sleep(time.Millisecond)
-				wantState(t, m, "pool/a", Up)
+		fails(m, "pool/a", 2) // the second time is longer
+		time.Sleep(9999 * time.Millisecond)
+		wantState(t, m, "pool/a", Down)
+		time.Sleep(time.Millisecond)
+		wantState(t, m, "pool/a", Up)
 
-				time.Sleep(time.Minute) // was well for long
-				fails(m, "pool/a", 2)
-				time.Sleep(5 * time.Second)
-				wantState(t, m, "pool/a", Up)
-			})
-		})
-	}
+		time.Sleep(time.Minute) // was well for long
+		fails(m, "pool/a", 2)
+		time.Sleep(5 * time.Second)
+		wantState(t, m, "pool/a", Up)
+	})
 }
 
 func TestWhoIsEjectedComesBackWhenTheOthersAreTakenAway(t *testing.T) {

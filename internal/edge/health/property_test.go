@@ -15,9 +15,9 @@ import (
 	"troupe/internal/troupetest"
 )
 
-// TestRequestsNeverTakeOutTheLastServer drives two pools through random outcomes, beats and words of operators, and holds after each that
+// TestRequestsNeverTakeOutTheLastServer drives two pools through random outcomes and words of operators, and holds after each that
 //   - the operator's maint is maint, and nothing else than an operator makes it,
-//   - of the servers that nobody took out and whose heartbeat is there, one is up in each pool, whatever requests have shown,
+//   - of the servers that nobody took out, one is up in each pool, whatever requests have shown,
 //   - an ejected server comes back in time.
 func TestRequestsNeverTakeOutTheLastServer(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -29,9 +29,6 @@ func TestRequestsNeverTakeOutTheLastServer(t *testing.T) {
 			for i := range rapid.IntRange(1, 4).Draw(t, "servers") {
 				id := fmt.Sprintf("%s/%d", pool, i)
 				c := Check{Interval: time.Hour, Observe: true, ErrorLimit: rapid.IntRange(1, 3).Draw(t, "limit"), OnError: OnErrorMarkDown}
-				if rapid.Bool().Draw(t, "heartbeat") {
-					c.Type = TypeHeartbeat
-				}
 				if rapid.Bool().Draw(t, "compared") {
 					c.Outlier = &Outlier{Consecutive: 2, MinRequests: 2, MaxPercent: 100}
 				}
@@ -39,9 +36,6 @@ func TestRequestsNeverTakeOutTheLastServer(t *testing.T) {
 			}
 		}
 		m.Watch(targets)
-		for _, id := range ids {
-			m.Beat(id, Beat{State: "running"})
-		}
 		id := rapid.SampledFrom(ids)
 		words := map[string]string{}
 		t.Repeat(map[string]func(*rapid.T){
@@ -57,9 +51,6 @@ func TestRequestsNeverTakeOutTheLastServer(t *testing.T) {
 			},
 			"time": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 60).Draw(t, "seconds")) * time.Second)
-				for _, s := range m.All() {
-					m.Beat(s.ID, Beat{State: "running"})
-				}
 				m.mu.Lock()
 				m.sweep(now)
 				m.mu.Unlock()
@@ -87,9 +78,6 @@ func TestRequestsNeverTakeOutTheLastServer(t *testing.T) {
 		})
 		for range 2 { // the first comparison is still of what was before
 			now = now.Add(time.Hour)
-			for _, id := range ids {
-				m.Beat(id, Beat{State: "running"})
-			}
 			m.mu.Lock()
 			m.sweep(now)
 			m.mu.Unlock()
@@ -131,7 +119,6 @@ func TestManyAskAndTellAtOnce(t *testing.T) {
 	for i := range 5 {
 		targets = append(targets, Target{ID: fmt.Sprintf("pool/%d", i), Address: ln.Addr().String(), Check: c})
 	}
-	targets = append(targets, Target{ID: "pool/beats", Check: Check{Type: TypeHeartbeat}})
 	m.Watch(targets)
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -143,7 +130,6 @@ func TestManyAskAndTellAtOnce(t *testing.T) {
 				id := fmt.Sprintf("pool/%d", (g+i)%6)
 				m.Observe(id, Outcome{OK: i%3 > 0, Layer: 7, Err: "x"})
 				m.Suspect(id)
-				m.Beat("pool/beats", Beat{State: "running"})
 				m.Verdict(id)
 				m.Changed()
 				switch i % 20 {

@@ -20,7 +20,6 @@ type Status struct {
 	Needed    int           // 0 while it is not
 	Agent     string        // what its agent said last, or why it said nothing
 	Admin     string        // the operator's word: drain, maint or nothing
-	Beat      Beat          // the last one
 	Checks    int           // since it is watched
 	Failed    int           // of these
 	Downs     int           // how often checks or requests marked it down
@@ -38,7 +37,7 @@ func (m *Monitor) All() []Status {
 		w := m.targets[id]
 		j := &w.judge
 		s := Status{
-			ID: id, Address: w.Address, Verdict: j.verdict, Said: j.said, Near: j.near, Check: j.last.String(), Agent: j.agent.last, Admin: j.admin, Beat: j.beats.last,
+			ID: id, Address: w.Address, Verdict: j.verdict, Said: j.said, Near: j.near, Check: j.last.String(), Agent: j.agent.last, Admin: j.admin,
 			Checks: j.checks, Failed: j.failed, Downs: j.downs, Hidden: j.hidden, Errors: j.errors, Ejections: j.eject.total,
 		}
 		switch rise := w.Check.Rise; {
