@@ -31,6 +31,7 @@ func (w *addresses) start(context.Context) error {
 	if _, err := netlink.LinkByName(w.o.Interface); err != nil {
 		return fmt.Errorf("interface %s: %w", w.o.Interface, err)
 	}
+	w.told = untold
 	return nil
 }
 
@@ -72,7 +73,7 @@ func (w *addresses) address(p netip.Prefix) *netlink.Addr {
 
 // watch renews the addresses in time, and looks whether they are there.
 func (w *addresses) watch(ctx context.Context, _ *Status) error {
-	if w.told != Silent && w.o.Now().Sub(w.renewed) >= w.o.Lifetime/5 {
+	if w.told != Silent && w.told != untold && w.o.Now().Sub(w.renewed) >= w.o.Lifetime/5 {
 		if err := w.tell(ctx, w.told); err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ func (w *addresses) watch(ctx context.Context, _ *Status) error {
 		case has && w.told == Silent:
 			return fmt.Errorf("somebody else put %v on %s, so it may be announced although this edge is silent: ip address del %v dev %s",
 				p, w.o.Interface, p, w.o.Interface)
-		case !has && w.told != Silent:
+		case !has && w.told != Silent && w.told != untold:
 			w.log.Warn("an address was taken away, and is put back", "prefix", p.String(), "interface", w.o.Interface)
 			return w.tell(ctx, w.told)
 		}

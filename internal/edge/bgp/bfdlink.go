@@ -57,21 +57,30 @@ type fallen struct {
 func startBFD(ctx context.Context, neighbors []Neighbor, log *slog.Logger, fell chan<- fallen) (*bfdLinks, error) {
 	b := &bfdLinks{log: log, links: map[netip.Addr]*bfdLink{}, fell: fell}
 	b.ctx, b.end = context.WithCancel(ctx)
+	// Where a neighbour of a family is spoken to from any address, the port belongs to that: a second socket for one address would not
+	// find it free.
+	anywhere := map[bool]bool{}
+	for _, n := range neighbors {
+		anywhere[n.Address.Is6()] = anywhere[n.Address.Is6()] || n.BFD != nil && !n.LocalAddress.IsValid()
+	}
 	listening := map[netip.Addr]bool{}
 	for _, n := range neighbors {
 		if n.BFD == nil {
 			continue
 		}
-		local := n.LocalAddress
-		if !local.IsValid() {
-			local = netip.IPv4Unspecified()
+		local, at := n.LocalAddress, n.LocalAddress
+		if anywhere[n.Address.Is6()] {
+			at = netip.IPv4Unspecified()
 			if n.Address.Is6() {
-				local = netip.IPv6Unspecified()
+				at = netip.IPv6Unspecified()
 			}
 		}
-		if !listening[local] {
-			listening[local] = true
-			if err := b.listen(local); err != nil {
+		if !local.IsValid() {
+			local = at
+		}
+		if !listening[at] {
+			listening[at] = true
+			if err := b.listen(at); err != nil {
 				return nil, errors.Join(err, b.stop())
 			}
 		}
@@ -222,6 +231,10 @@ func (b *bfdLinks) run(l *bfdLink) {
 				next.Reset(slow)
 			}
 		case <-detect.C:
+			if len(l.packets) > 0 { // they came while this process had no CPU
+				detect.Reset(0)
+				continue
+			}
 			f = s.expire(time.Now())
 		}
 		if s.state != before {

@@ -117,7 +117,7 @@ func (s *Speaker) Status() Status {
 func (s *Speaker) Run(ctx context.Context) error {
 	// What has been told must be taken back, so calls of the way go on after ctx has ended.
 	outside := context.WithoutCancel(ctx)
-	err := s.start(outside)
+	err := s.start(ctx, outside)
 	if err == nil {
 		err = s.follow(ctx, outside)
 	}
@@ -130,19 +130,27 @@ func (s *Speaker) Run(ctx context.Context) error {
 }
 
 // start begins the way. A process that took over may have to wait until the one before it lets go of the port of BFD.
-func (s *Speaker) start(ctx context.Context) error {
+func (s *Speaker) start(ctx, outside context.Context) error {
 	tick := time.NewTicker(portPoll)
 	defer tick.Stop()
-	for begin := time.Now(); ; <-tick.C {
-		err := s.way.start(ctx)
+	for begin := time.Now(); ; {
+		err := s.way.start(outside)
 		if err == nil || s.inherited && errors.Is(err, unix.EADDRINUSE) {
 			s.o.Ready()
 		}
 		if !s.inherited || !errors.Is(err, unix.EADDRINUSE) || time.Since(begin) > portMost {
 			return err
 		}
-		if stopped := s.way.stop(ctx); stopped != nil {
+		bounded, cancel := context.WithTimeout(outside, tellMost)
+		stopped := s.way.stop(bounded)
+		cancel()
+		if stopped != nil {
 			return errors.Join(err, stopped)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
 		}
 	}
 }
@@ -158,7 +166,7 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 	if s.inherited {
 		d.inherited = d.since.Add(inheritMost)
 	}
-	told, failed := Phase(255), "" // nothing is known of what an earlier process left
+	told, failed := untold, ""
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
 	for {

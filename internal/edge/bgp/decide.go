@@ -25,6 +25,9 @@ const (
 	Leaving                // announced as about to go (RFC 8326), with a worse preference
 )
 
+// untold is what has not been told yet: nothing is known of what an earlier process left.
+const untold Phase = 255
+
 // String is the phase in one word.
 func (p Phase) String() string {
 	switch p {

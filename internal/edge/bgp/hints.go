@@ -79,11 +79,19 @@ func (s *said) take(a slog.Attr) bool {
 	case "Communicated-Reason":
 		s.reason = a.Value.String()
 	case "Code":
-		s.code = a.Value.Int64()
+		s.code = number(a.Value)
 	case "Subcode":
-		s.subcode = a.Value.Int64()
+		s.subcode = number(a.Value)
 	}
 	return true
+}
+
+// number is 0 for what is none: attributes may change with a version of GoBGP.
+func number(v slog.Value) int64 {
+	if v.Kind() != slog.KindInt64 {
+		return 0
+	}
+	return v.Int64()
 }
 
 // Handle remembers, and passes on what is serious.

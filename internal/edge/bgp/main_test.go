@@ -59,8 +59,9 @@ func speakerMain(text string) int {
 				site.set(command == "serve", rest)
 			case "drain", "ready":
 				s.Drain(command == "drain")
-			case "abandon":
+			case "abandon": // and end, in this order
 				s.Abandon()
+				stop()
 			case "status":
 				answer, err := json.Marshal(s.Status())
 				if err != nil {

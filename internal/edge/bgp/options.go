@@ -237,6 +237,9 @@ func (o *Options) checkSpeak(add func(string, ...any)) {
 		if slices.ContainsFunc(o.Neighbors[:i], func(m Neighbor) bool { return m.Address == n.Address }) {
 			add("neighbor %v is there twice", n.Address)
 		}
+		if i := slices.IndexFunc(o.Neighbors, func(m Neighbor) bool { return m.Passive && n.Passive && m.Port != n.Port }); i >= 0 {
+			add("neighbors %v and %v are passive with different ports: all of them connect to the same port here", o.Neighbors[i].Address, n.Address)
+		}
 		o.checkNeighbor(n, add)
 	}
 }
