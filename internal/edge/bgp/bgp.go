@@ -166,7 +166,7 @@ func (s *Speaker) follow(ctx, outside context.Context) error {
 	if s.inherited {
 		d.inherited = d.since.Add(inheritMost)
 	}
-	told, failed := untold, ""
+	told, failed := Phase(untold), ""
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
 	for {

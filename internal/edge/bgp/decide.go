@@ -26,7 +26,7 @@ const (
 )
 
 // untold is what has not been told yet: nothing is known of what an earlier process left.
-const untold Phase = 255
+const untold = 255 // no phase
 
 // String is the phase in one word.
 func (p Phase) String() string {
