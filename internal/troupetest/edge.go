@@ -111,6 +111,22 @@ func (e *Edge) Kill() {
 	}
 }
 
+// Pause stops the process in its tracks, as a machine that hangs: its connections stay open and nothing answers.
+func (e *Edge) Pause() {
+	e.t.Helper()
+	if err := e.proc.signal(syscall.SIGSTOP); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// Resume lets it go on.
+func (e *Edge) Resume() {
+	e.t.Helper()
+	if err := e.proc.signal(syscall.SIGCONT); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 // Stop ends the process as a service manager does.
 func (e *Edge) Stop() {
 	e.t.Helper()

@@ -109,6 +109,9 @@ func TestEdgeSites(t *testing.T) {
 	s.act(t, "kill -9 of an edge", (*actor).killed)
 	s.act(t, "a site is black-holed, and comes back", (*actor).blackhole)
 	s.act(t, "all servers of a site die", (*actor).serversDie)
+	s.act(t, "an edge hangs", func(a *actor) { a.away("a hang of the edge", func(e *SiteEdge) { e.Pause() }, func(e *SiteEdge) { e.Resume() }) })
+	s.act(t, "packets to a site are lost", func(a *actor) { a.away("a deaf edge", a.Deafen, func(*SiteEdge) { a.Restore() }) })
+	s.act(t, "packets of a site are lost", func(a *actor) { a.away("a mute edge", a.Mute, func(*SiteEdge) { a.Restore() }) })
 }
 
 // TestEdgeSitesSpread has a router that takes both edges for equally good.
@@ -228,6 +231,24 @@ func (a *actor) blackhole() {
 	a.inFlight("black hole", begin, gone)
 	a.t.Logf("back in the router's table %v after the repair; %v", known, a.sound("return of the site", back, time.Now(), nil))
 	a.none("return of the site", back)
+}
+
+// away has an edge be no use for five seconds, although its process lives.
+func (a *actor) away(what string, leave, comeBack func(*SiteEdge)) {
+	before, after := a.main()
+	begin := time.Now()
+	leave(before)
+	a.awaitNoRoute(before)
+	gone := time.Since(begin)
+	pause(a.t, 5*time.Second)
+	back := time.Now()
+	comeBack(before)
+	known := a.awaitRoute(before)
+	a.settle(10 * time.Second)
+	a.t.Logf("%s: gone from the router's table after %v; %v", what, gone, a.tr.seen(begin, back, after))
+	a.inFlight(what, begin, gone)
+	a.t.Logf("back in the router's table after %v; %v", known, a.sound("the return after "+what, back, time.Now(), nil))
+	a.none("the return after "+what, back)
 }
 
 func (a *actor) serversDie() {

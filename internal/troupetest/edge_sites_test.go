@@ -165,8 +165,21 @@ func (s *EdgeSites) wire(label, name, address, routerName, routerAddress string)
 // Blackhole takes a whole site from the rest of the world: its uplink and its lines to other sites swallow every packet.
 func (s *EdgeSites) Blackhole(e *SiteEdge) {
 	s.t.Helper()
-	s.in(e.label, "nft", `add rule inet cut in iifname "uplink" drop; add rule inet cut out oifname "uplink" drop`)
+	s.Deafen(e)
+	s.Mute(e)
 	s.Isolate(e.Site)
+}
+
+// Deafen has the uplink of an edge swallow what comes to it; what it says arrives.
+func (s *EdgeSites) Deafen(e *SiteEdge) {
+	s.t.Helper()
+	s.in(e.label, "nft", `add rule inet cut in iifname "uplink" drop`)
+}
+
+// Mute has the uplink of an edge swallow what it says.
+func (s *EdgeSites) Mute(e *SiteEdge) {
+	s.t.Helper()
+	s.in(e.label, "nft", `add rule inet cut out oifname "uplink" drop`)
 }
 
 // Isolate takes the lines of a site to all others; agents still reach its edge.
