@@ -109,7 +109,9 @@ func TestEdgeSites(t *testing.T) {
 	s.act(t, "kill -9 of an edge", (*actor).killed)
 	s.act(t, "a site is black-holed, and comes back", (*actor).blackhole)
 	s.act(t, "all servers of a site die", (*actor).serversDie)
-	s.act(t, "an edge hangs", func(a *actor) { a.away("a hang of the edge", func(e *SiteEdge) { e.Pause() }, func(e *SiteEdge) { e.Resume() }) })
+	s.act(t, "an edge hangs", func(a *actor) {
+		a.away("a hang of the edge", func(e *SiteEdge) { e.Pause() }, func(e *SiteEdge) { e.Resume() })
+	})
 	s.act(t, "packets to a site are lost", func(a *actor) { a.away("a deaf edge", a.Deafen, func(*SiteEdge) { a.Restore() }) })
 	s.act(t, "packets of a site are lost", func(a *actor) { a.away("a mute edge", a.Mute, func(*SiteEdge) { a.Restore() }) })
 }
