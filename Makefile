@@ -26,7 +26,7 @@ faults: packages ## every fault on two sites of real processes, and 1,000 damage
 	go test -tags=long -count=1 -timeout=120m -v -run '^TestFaults' ./internal/troupetest
 	go test -count=1 -timeout=120m -v -run '^TestDamagedFiles' ./internal/server -damages $(or $(DAMAGES),1000)
 
-edge-sites: packages ## edges at two sites with a real router: stops, kills, black holes, take-overs, SRV, 7 min; prints the figures of docs/anycast.md
+edge-sites: packages chroots ## edges at two sites with a real router: stops, kills, hangs, black holes, take-overs, SRV, real agents, 8 min; prints the figures of docs/anycast.md
 	@sh tools/packages.sh bird2
 	go test -tags=long -count=1 -timeout=40m -v -run '^TestEdgeSites' ./internal/troupetest
 

@@ -67,6 +67,7 @@ type Agent struct {
 	Dir        string            // holds conf/, var/, ssl/, sandbox/ …
 	Facts      map[string]string // further facts, set through the environment
 	Limit      time.Duration     // of one run; 0 means three minutes
+	Outside    []string          // words before everything, such as those that enter a network namespace: for agents in chroots, too
 	Within     []string          // words before its commands, such as those that enter a network namespace; of the machine's own generation only
 
 	t *testing.T
@@ -121,6 +122,12 @@ func (a *Agent) Puppet(args ...string) Result {
 
 	command := slices.Concat([]string{"puppet", args[0]}, a.settings(), args[1:])
 	cmd := a.Generation.Command(ctx, a.t, []string{a.Dir}, slices.Concat(a.Within, command)...)
+	if len(a.Outside) > 0 {
+		cmd.Args = slices.Concat(a.Outside, []string{cmd.Path}, cmd.Args[1:])
+		if cmd.Path, cmd.Err = exec.LookPath(a.Outside[0]); cmd.Err != nil {
+			a.t.Fatal(cmd.Err)
+		}
+	}
 	cmd.Env = append(cmd.Environ(), "LC_ALL=C.UTF-8", "FACTER_sandbox="+filepath.Join(a.Dir, "sandbox"))
 	for _, name := range slices.Sorted(maps.Keys(a.Facts)) {
 		cmd.Env = append(cmd.Env, "FACTER_"+name+"="+a.Facts[name])

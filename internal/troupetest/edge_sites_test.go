@@ -143,7 +143,7 @@ func (s *EdgeSites) startEdge(e *SiteEdge, o EdgeSitesOptions) {
 		}
 	}
 	e.Edge = StartEdge(s.t, EdgeOptions{
-		Config: text, Troupe: member.Server, Site: e.Site, Names: serviceName, Within: append([]string{"chrt", "--rr", "1"}, e.Machine.Within()...), Listen: e.own + ":8140",
+		Config: text, Troupe: member.Server, Site: e.Site, Names: serviceName + ",IP:" + serviceAddress, Within: append([]string{"chrt", "--rr", "1"}, e.Machine.Within()...), Listen: e.own + ":8140",
 	})
 	Eventually(s.t, Patience, "the edge of "+e.Site+" shows its certificate", func() bool {
 		one := s.ask(e.own + ":8140")
