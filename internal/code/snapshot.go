@@ -99,7 +99,7 @@ func (s *snapshots) fill(dir string, env puppet.Environment, p *plan) error {
 		}
 	}
 	conf := s.confFile(dir, p)
-	if err := os.Remove(conf); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Rename(conf, filepath.Join(dir, originalConf)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("replacing environment.conf: %w", err)
 	}
 	if err := writeFile(conf, p.conf, 0o444); err != nil {
@@ -107,6 +107,10 @@ func (s *snapshots) fill(dir string, env puppet.Environment, p *plan) error {
 	}
 	return s.writeManifest(dir, env, p)
 }
+
+// originalConf keeps the environment's own environment.conf in a version: no worker reads it, but its blob must live as long as
+// the version, because other members and a backup take every content of the plan.
+const originalConf = "environment.conf.original"
 
 // confFile is where a version below dir has the environment.conf of its workers, the one file that is no link to a blob.
 func (s *snapshots) confFile(dir string, p *plan) string {

@@ -155,6 +155,17 @@ func TestWhatWasDeployedStaysOverACrashOfTheMachine(t *testing.T) {
 		t.Error(err)
 	}
 
+	// What nobody links is removed at a crash, and everything that the version needs is linked: it stays over the next one.
+	for c, n := range got.plan.contents() {
+		if _, err := os.Stat(r.store.blob(n.sum, c.Executable)); err != nil {
+			t.Errorf("a content of the version is gone after the crash: %v", err)
+		}
+	}
+	r = crash()
+	if again, err := r.Current(t.Context(), "production"); err != nil || again.ID != v.ID {
+		t.Fatalf("after the second crash: %v", err)
+	}
+
 	// One bit, and the version is not believed any more.
 	for c, n := range got.plan.contents() {
 		if c.Executable {
