@@ -41,7 +41,7 @@ const layers = `
 	internal/config
 	internal/hocon
 	internal/puppet
-	internal/telemetry internal/sqlite internal/atomicfile internal/stages internal/absence
+	internal/telemetry internal/sqlite internal/atomicfile internal/stages internal/absence internal/secretfile
 	internal/fault internal/failpoint
 `
 

@@ -20,6 +20,7 @@ import (
 	"troupe/internal/cluster"
 	"troupe/internal/fault"
 	"troupe/internal/journal"
+	"troupe/internal/secretfile"
 )
 
 func TestWhatWasBackedUpComesBack(t *testing.T) {
@@ -179,7 +180,7 @@ func TestASecretThatOthersCanReadIsRefused(t *testing.T) {
 	}
 	for _, mode := range []os.FileMode{0o640, 0o604, 0o660, 0o620} {
 		write(passphrase+"\n", mode)
-		if _, err := ReadPassphrase(file); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		if _, err := ReadPassphrase(file); err == nil || !strings.Contains(err.Error(), "chmod 0600") {
 			t.Errorf("mode %o: %v", mode, err)
 		}
 	}
@@ -191,7 +192,7 @@ func TestASecretThatOthersCanReadIsRefused(t *testing.T) {
 	if _, err := ReadPassphrase(file); err == nil || !strings.Contains(err.Error(), "is empty") {
 		t.Errorf("an empty file: %v", err)
 	}
-	write(strings.Repeat("x", maxSecretFile+1), 0o600)
+	write(strings.Repeat("x", secretfile.Limit+1), 0o600)
 	if _, err := ReadPassphrase(file); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("a large file: %v", err)
 	}

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"filippo.io/age"
 
 	"troupe/internal/fault"
+	"troupe/internal/secretfile"
 )
 
 // This file is what a backup is locked with: a passphrase, or recipients whose identities are kept elsewhere.
@@ -30,7 +30,6 @@ type Keys struct {
 
 const (
 	minPassphrase = 12
-	maxSecretFile = 64 << 10
 	maxWork       = 22
 )
 
@@ -125,40 +124,11 @@ func (k Keys) open(r io.Reader, h Header) (io.Reader, error) {
 	return plain, nil
 }
 
-// ReadSecret reads a passphrase or identities from a file that only its owner may read.
-func ReadSecret(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		return "", fault.New(fault.Denied, "%s can be read by others (mode %04o): chmod 600 %s, and take another passphrase if somebody may have read it", path, info.Mode().Perm(), path)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return "", err
-	}
-	if len(text) > maxSecretFile {
-		return "", fault.New(fault.Invalid, "%s has more than %d bytes and is no secret", path, maxSecretFile)
-	}
-	return string(text), nil
-}
-
 // ReadPassphrase reads the first line of a file that only its owner may read.
 func ReadPassphrase(path string) (string, error) {
-	text, err := ReadSecret(path)
+	text, err := secretfile.Line(path, "the passphrase", secretfile.Limit)
 	if err != nil {
 		return "", fmt.Errorf("passphrase of the backups: %w", err)
 	}
-	line, _, _ := strings.Cut(text, "\n")
-	line = strings.TrimRight(line, "\r")
-	if line == "" {
-		return "", fault.New(fault.Invalid, "the first line of %s is to be the passphrase, and is empty", path)
-	}
-	return line, nil
+	return text, nil
 }

@@ -15,6 +15,7 @@ import (
 	"troupe/internal/adminapi"
 	"troupe/internal/backup"
 	"troupe/internal/config"
+	"troupe/internal/secretfile"
 	"troupe/internal/server"
 	"troupe/internal/telemetry"
 )
@@ -61,7 +62,7 @@ func (b *backupFlags) passphrase() (string, error) {
 // keys are what opens a backup.
 func (b *backupFlags) keys(cfg *config.Config) (k backup.Keys, err error) {
 	if b.identity != "" {
-		if k.Identities, err = backup.ReadSecret(b.identity); err != nil {
+		if k.Identities, err = secretfile.Read(b.identity); err != nil {
 			return k, fmt.Errorf("identity of a recipient: %w", err)
 		}
 	}

@@ -3,10 +3,11 @@ package config
 import (
 	"net"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"time"
+
+	"troupe/internal/secretfile"
 )
 
 // This file checks the settings of an operator's own NATS.
@@ -126,14 +127,8 @@ func (n *NATS) checkIdentity(bad func(key, format string, args ...any)) {
 		if path == "" {
 			continue
 		}
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
+		if err := secretfile.Check(path); err != nil {
 			bad("cluster.nats."+key, "%v", err)
-		case !info.Mode().IsRegular():
-			bad("cluster.nats."+key, "%s is no regular file", path)
-		case info.Mode().Perm()&0o077 != 0:
-			bad("cluster.nats."+key, "%s has mode %04o, so others may read it: chmod 0600 %s", path, info.Mode().Perm(), path)
 		}
 	}
 }

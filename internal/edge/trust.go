@@ -17,7 +17,7 @@ import (
 
 	"troupe/internal/authn"
 	"troupe/internal/config"
-	"troupe/internal/fault"
+	"troupe/internal/secretfile"
 	"troupe/internal/telemetry"
 )
 
@@ -120,12 +120,8 @@ func (e *Edge) believe(t *trust) {
 
 // trustFiles reads the files of an edge that has its own. Its key must be for its owner alone.
 func trustFiles(c config.EdgeTLS) (*trust, error) {
-	info, err := os.Stat(c.Key)
-	if err != nil {
+	if err := secretfile.Check(c.Key); err != nil {
 		return nil, fmt.Errorf("key of the edge: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fault.New(fault.Invalid, "%s has mode %04o and others can read the key: chmod 0600 %s", c.Key, mode, c.Key)
 	}
 	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
 	if err != nil {

@@ -1,12 +1,8 @@
 package edge
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -14,6 +10,7 @@ import (
 	"troupe/internal/edge/dns"
 	"troupe/internal/edge/health"
 	"troupe/internal/fault"
+	"troupe/internal/secretfile"
 )
 
 // This file is about the beginning of the zone: its keys, and the moment from which on it can be answered for.
@@ -29,32 +26,16 @@ func offers(d config.EdgeDNSEdge) (all []dns.Service) {
 // maxSecret is more than a TSIG key of any algorithm has.
 const maxSecret = 1 << 10
 
-// secretFile reads the first line of a file that only its owner can read. Its errors do not quote it.
+// secretFile reads the secret of a TSIG key.
 func secretFile(path string) (string, error) {
-	f, err := os.Open(path)
+	if err := secretfile.Check(path); err != nil {
+		return "", fmt.Errorf("secret_file: %w", err)
+	}
+	secret, err := secretfile.Line(path, "the secret in base64", maxSecret)
 	if err != nil {
 		return "", fmt.Errorf("secret_file: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fmt.Errorf("secret_file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("secret_file %s is no regular file", path)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return "", fmt.Errorf("secret_file %s has mode %04o, so others may read it: chmod 0600 %s", path, mode, path)
-	}
-	line, err := bufio.NewReader(io.LimitReader(f, maxSecret+2)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("secret_file: %w", err)
-	}
-	line = strings.TrimSpace(line)
-	if line == "" || len(line) > maxSecret {
-		return "", fmt.Errorf("secret_file %s: the first line is the secret in base64, up to %d bytes", path, maxSecret)
-	}
-	return line, nil
+	return strings.TrimSpace(secret), nil
 }
 
 // aMoment is what a first check may take beyond its own time, on a machine that is busy starting.

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"troupe/internal/journal"
+	"troupe/internal/secretfile"
 )
 
 // This file connects to NATS and finds or makes the streams.
@@ -26,7 +26,6 @@ const (
 	connectMost = 5 * time.Second  // of trying one server
 	requestMost = 5 * time.Second  // of one question to JetStream, and of an acknowledgement
 	watchEvery  = 30 * time.Second // how often the streams are looked at
-	secretMost  = 64 << 10         // bytes of a file with a secret
 )
 
 // A session is one connection with what is known through it.
@@ -104,18 +103,21 @@ func (s *session) partSize() int { return int(min(s.nc.MaxPayload()-headerMost, 
 // identity says who we are. Files are read for each connection, since who keeps them changes them.
 func (f *Feed) identity() (all []nats.Option, err error) {
 	o := f.o
-	secret := func(path, setting string) string {
+	secret := func(path, setting string, read func(path string) (string, error)) string {
 		if path == "" || err != nil {
 			return ""
 		}
 		var text string
-		if text, err = readSecret(path); err != nil {
+		if text, err = read(path); err != nil {
 			err = trouble(err, "correct the file, or the setting cluster.nats."+setting, "cluster.nats.%s: %s", setting, err)
 		}
 		return text
 	}
-	creds, password, token := secret(o.Credentials, "credentials"), firstLine(secret(o.PasswordFile, "password_file")), firstLine(secret(o.TokenFile, "token_file"))
-	secret(o.Key, "tls.key") // read below; here for its mode
+	line := func(path string) (string, error) { return secretfile.Line(path, "the secret", secretfile.Limit) }
+	creds := secret(o.Credentials, "credentials", secretfile.Read)
+	password := secret(o.PasswordFile, "password_file", line)
+	token := secret(o.TokenFile, "token_file", line)
+	secret(o.Key, "tls.key", secretfile.Read) // read below; here for its mode
 	if err != nil {
 		return nil, err
 	}
@@ -149,35 +151,6 @@ func (f *Feed) identity() (all []nats.Option, err error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return append(all, nats.Secure(c)), nil
-}
-
-// readSecret reads a file that only its owner may read.
-func readSecret(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if mode := info.Mode().Perm(); info.Mode().IsRegular() && mode&0o077 != 0 {
-		return "", fmt.Errorf("%s has mode %04o, so others may read it: chmod 0600 %s", path, mode, path)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, secretMost))
-	if err != nil {
-		return "", err
-	}
-	if len(strings.TrimSpace(string(text))) == 0 {
-		return "", fmt.Errorf("%s is empty", path)
-	}
-	return string(text), nil
-}
-
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(text, "\n")
-	return strings.TrimRight(line, "\r")
 }
 
 // streamName and subject name what the members of one troupe share.
