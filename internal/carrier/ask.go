@@ -92,7 +92,7 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 		}
 		err := fetch(ctx, c.j, ask, h, func(int) {})
 		c.fetching.unlock(name)
-		if isRefusal(err) {
+		if journal.Refused(err) {
 			// The other chains must not wait for this one. What is refused later than another is tried again with it.
 			refused.why[name] = err
 			if refused.until.IsZero() {
@@ -112,16 +112,6 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	}
 	c.compare(ctx, p, ask)
 	return nil
-}
-
-// isRefusal tells a record that the journal does not take from a connection that broke.
-func isRefusal(err error) bool {
-	_, fork := errors.AsType[*journal.ForkError](err)
-	_, future := errors.AsType[*journal.FutureError](err)
-	_, gap := errors.AsType[*journal.GapError](err)
-	_, damage := errors.AsType[*journal.DamageError](err) // on the other's disk: it mends it, and other members have it whole
-	_, newer := errors.AsType[*journal.FormatError](err)  // until this member is upgraded
-	return fork || future || gap || damage || newer
 }
 
 // missing returns the chains of which others have more, the small state first.

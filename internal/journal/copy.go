@@ -360,3 +360,14 @@ type GapError struct {
 func (e *GapError) Error() string {
 	return fmt.Sprintf("%s record %d of member %s came where %d is next", e.Stream, e.Got, e.Origin, e.Want)
 }
+
+// Refused tells records that a journal does not take from a journal, or a connection, that failed: who brings them may not
+// try again at once.
+func Refused(err error) bool {
+	_, fork := errors.AsType[*ForkError](err)
+	_, future := errors.AsType[*FutureError](err)
+	_, gap := errors.AsType[*GapError](err)
+	_, damage := errors.AsType[*DamageError](err) // on the other's disk: it mends it, and other members have it whole
+	_, newer := errors.AsType[*FormatError](err)  // until this member is upgraded
+	return fork || future || gap || damage || newer
+}

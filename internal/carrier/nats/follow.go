@@ -169,7 +169,7 @@ func (s *session) importGroup(ctx context.Context, name chain, group []byte) boo
 			return true
 		}
 		s.f.follows(name, false)
-		if refusedByJournal(err) {
+		if journal.Refused(err) || fault.KindOf(err) == fault.Invalid {
 			s.f.refuse(ctx, name, causeJournal, err)
 			return false
 		}
@@ -179,16 +179,6 @@ func (s *session) importGroup(ctx context.Context, name chain, group []byte) boo
 		case <-time.After(importAgain):
 		}
 	}
-}
-
-// refusedByJournal tells records that are not taken from a journal that cannot write.
-func refusedByJournal(err error) bool {
-	_, fork := errors.AsType[*journal.ForkError](err)
-	_, future := errors.AsType[*journal.FutureError](err)
-	_, gap := errors.AsType[*journal.GapError](err)
-	_, damage := errors.AsType[*journal.DamageError](err)
-	_, newer := errors.AsType[*journal.FormatError](err)
-	return fork || future || gap || damage || newer || fault.KindOf(err) == fault.Invalid
 }
 
 // Why a message is not taken.
