@@ -11,7 +11,6 @@ package nats
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -293,12 +292,7 @@ func (f *Feed) away(err error) {
 	f.state.problem = err
 	f.mu.Unlock()
 	if err != nil && (before.problem == nil || before.problem.Error() != err.Error()) {
-		trouble, _ := errors.AsType[*TroubleError](err)
-		remedy := ""
-		if trouble != nil {
-			remedy = trouble.Remedy
-		}
-		f.log.Warn("NATS carries no records, HTTPS does", telemetry.KeyErr, err, "remedy", remedy)
+		f.log.Warn("NATS carries no records, HTTPS does", telemetry.KeyErr, err, "remedy", remedy(err))
 	}
 }
 

@@ -39,6 +39,14 @@ func trouble(err error, remedy, format string, args ...any) *TroubleError {
 	return &TroubleError{What: fmt.Sprintf(format, args...), Remedy: remedy, Err: err}
 }
 
+// remedy is what an operator can do about err, "" when that is not known.
+func remedy(err error) string {
+	if t, ok := errors.AsType[*TroubleError](err); ok {
+		return t.Remedy
+	}
+	return ""
+}
+
 // Error codes of JetStream that the client has no names for.
 const (
 	codeInsufficient  = 10023 // resources of the servers
@@ -144,10 +152,7 @@ func (f *Feed) Status(ctx context.Context) (Status, error) {
 		problem = cmp.Or(problem, f.state.publishing[stream])
 	}
 	if problem != nil {
-		s.Problem = problem.Error()
-		if t, ok := errors.AsType[*TroubleError](problem); ok {
-			s.Remedy = t.Remedy
-		}
+		s.Problem, s.Remedy = problem.Error(), remedy(problem)
 	}
 	s.Lag = lag
 	for r, n := range f.refused {
@@ -184,11 +189,7 @@ func (f *Feed) told(stream journal.Stream, err error) {
 	f.mu.Unlock()
 	switch {
 	case err != nil && (before == nil || before.Error() != err.Error()):
-		remedy := ""
-		if t, ok := errors.AsType[*TroubleError](err); ok {
-			remedy = t.Remedy
-		}
-		f.log.Warn("records of this member do not go through NATS, others fetch them over HTTPS", "stream", stream.String(), "err", err, "remedy", remedy)
+		f.log.Warn("records of this member do not go through NATS, others fetch them over HTTPS", "stream", stream.String(), "err", err, "remedy", remedy(err))
 	case err == nil && before != nil:
 		f.log.Info("records of this member go through NATS again", "stream", stream.String())
 	}
