@@ -326,7 +326,13 @@ func (s *stage) agentRun(ctx context.Context, what string, want int) error {
 // command runs troupe itself, as a person would in another terminal.
 func (s *stage) command(ctx context.Context, args ...string) error {
 	s.say("$ troupe %s --data %s", strings.Join(args, " "), s.data())
-	cmd := exec.CommandContext(ctx, s.o.Executable, append(args, "--data", s.data())...)
+	return s.show(ctx, "", append(args, "--data", s.data())...)
+}
+
+// show runs troupe and prints what it prints.
+func (s *stage) show(ctx context.Context, input string, args ...string) error {
+	cmd := exec.CommandContext(ctx, s.o.Executable, args...)
+	cmd.Stdin = strings.NewReader(input)
 	out := &indent{w: s.o.Out}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Run(); err != nil {

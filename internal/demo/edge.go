@@ -1,12 +1,10 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,13 +63,8 @@ type edge struct {
 
 // startEdge makes a machine an edge with a token of the first member, and starts it.
 func (s *stage) startEdge(ctx context.Context) (*edge, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	address, err := freeAddress(ctx, "127.0.0.1")
 	if err != nil {
-		return nil, err
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
 		return nil, err
 	}
 	e := &edge{stage: s, data: filepath.Join(s.dir, "edge.demo"), file: filepath.Join(s.dir, "edge.yaml"), port: address[strings.LastIndex(address, ":")+1:], ended: make(chan error, 1)}
@@ -79,22 +72,14 @@ func (s *stage) startEdge(ctx context.Context) (*edge, error) {
 	if err := os.WriteFile(e.file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	out, err := exec.CommandContext(ctx, s.o.Executable, "token", "create", "--role", "edge", "--names", "localhost", "-o", "json", "--data", s.data()).Output()
+	token, err := s.token(ctx, "--role", "edge", "--names", "localhost")
 	if err != nil {
-		return nil, fmt.Errorf("make a token: %w", err)
-	}
-	var token struct{ Text, Address string }
-	if err := json.Unmarshal(out, &token); err != nil {
-		return nil, fmt.Errorf("read the token: %w", err)
+		return nil, err
 	}
 	s.say("$ troupe token create --role edge --names localhost    # on a member; then, on the edge's machine:")
 	s.say("$ troupe edge join TOKEN@%s --config %s", token.Address, e.file)
-	join := exec.CommandContext(ctx, s.o.Executable, "edge", "join", "-", "--config", e.file)
-	join.Stdin = bytes.NewBufferString(token.Text + "@" + token.Address + "\n")
-	shown := &indent{w: s.o.Out}
-	join.Stdout, join.Stderr = shown, shown
-	if err := join.Run(); err != nil {
-		return nil, fmt.Errorf("edge join: %w", err)
+	if err := s.show(ctx, token.line(), "edge", "join", "-", "--config", e.file); err != nil {
+		return nil, err
 	}
 	s.say("$ troupe edge run --config %s", e.file)
 	if e.log, err = os.OpenFile(filepath.Join(s.dir, "edge.log"), os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
@@ -169,15 +154,8 @@ func (e *edge) ask(ctx context.Context, to any, args ...string) error {
 
 // command shows what a command of troupe edge prints.
 func (e *edge) command(ctx context.Context, args ...string) error {
-	s := e.stage
-	s.say("$ troupe %s --config %s", strings.Join(args, " "), e.file)
-	cmd := exec.CommandContext(ctx, s.o.Executable, append(args, "--config", e.file)...)
-	out := &indent{w: s.o.Out}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("troupe %s: %w", strings.Join(args, " "), err)
-	}
-	return nil
+	e.stage.say("$ troupe %s --config %s", strings.Join(args, " "), e.file)
+	return e.stage.show(ctx, "", append(args, "--config", e.file)...)
 }
 
 func (e *edge) stop() error {

@@ -34,17 +34,21 @@ type peer struct {
 
 // front opens the way to a member that does not run yet.
 func (s *stage) front(ctx context.Context, p *peer) (err error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", p.ip+":0")
-	if err != nil {
-		return err
-	}
-	p.listen = l.Addr().String()
-	if err := l.Close(); err != nil {
+	if p.listen, err = freeAddress(ctx, p.ip); err != nil {
 		return err
 	}
 	p.gate, err = openGate(ctx, p)
 	return err
+}
+
+// freeAddress returns an address at which nobody listens just now.
+func freeAddress(ctx context.Context, ip string) (string, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", ip+":0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // flags are those that a member has both when it joins and when it serves.

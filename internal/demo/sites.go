@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -111,26 +110,32 @@ func (s *stage) playSites(ctx context.Context) (err error) {
 
 // join makes a fresh machine a member with a token of the first.
 func (s *stage) join(ctx context.Context, p *peer) error {
-	out, err := exec.CommandContext(ctx, s.o.Executable, "token", "create", "--site", p.site, "-o", "json", "--data", s.data()).Output()
+	token, err := s.token(ctx, "--site", p.site)
 	if err != nil {
-		return fmt.Errorf("make a token: %w", err)
+		return err
 	}
-	var token struct{ Text, Address string }
-	if err := json.Unmarshal(out, &token); err != nil {
-		return fmt.Errorf("read the token: %w", err)
-	}
-	args := append([]string{"join", "-"}, s.flags(p)...)
 	s.say("$ troupe token create --site %s    # on the first; then, on the new machine:", p.site)
 	s.say("$ troupe join TOKEN@%s --data %s …", token.Address, p.data)
-	cmd := exec.CommandContext(ctx, s.o.Executable, args...)
-	cmd.Stdin = bytes.NewBufferString(token.Text + "@" + token.Address + "\n")
-	out2 := &indent{w: s.o.Out}
-	cmd.Stdout, cmd.Stderr = out2, out2
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
-	return nil
+	return s.show(ctx, token.line(), append([]string{"join", "-"}, s.flags(p)...)...)
 }
+
+// A token lets a machine in.
+type token struct{ Text, Address string }
+
+func (s *stage) token(ctx context.Context, flags ...string) (t token, err error) {
+	args := append([]string{"token", "create", "-o", "json", "--data", s.data()}, flags...)
+	out, err := exec.CommandContext(ctx, s.o.Executable, args...).Output()
+	if err != nil {
+		return t, fmt.Errorf("make a token: %w", err)
+	}
+	if err := json.Unmarshal(out, &t); err != nil {
+		return t, fmt.Errorf("read the token: %w", err)
+	}
+	return t, nil
+}
+
+// line is what a command of the new machine reads: arguments are seen by all.
+func (t token) line() string { return t.Text + "@" + t.Address + "\n" }
 
 // at runs a command of troupe on a member's machine.
 func (s *stage) at(ctx context.Context, p *peer, args ...string) error {
