@@ -28,7 +28,8 @@ type node struct {
 
 	metrics *prometheus.Registry
 
-	down atomic.Bool // nobody gets an answer from it, nor it from anybody
+	down   atomic.Bool  // nobody gets an answer from it, nor it from anybody
+	asking sync.RWMutex // held for reading while it waits for one
 
 	mu      sync.Mutex
 	peers   []Peer
@@ -44,6 +45,8 @@ type from struct {
 }
 
 func (f from) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.n.asking.RLock()
+	defer f.n.asking.RUnlock()
 	if f.n.down.Load() {
 		return nil, errors.New("the network is cut")
 	}
@@ -114,6 +117,21 @@ func (n *node) knows(others ...*node) {
 	}
 	close(n.changed)
 	n.changed = make(chan struct{})
+}
+
+// goAway cuts n off. When it returns, no question of n to other is under way.
+func (n *node) goAway(t *testing.T, other *node) {
+	t.Helper()
+	n.down.Store(true)
+	eventually(t, func() bool {
+		other.srv.CloseClientConnections()
+		none := n.asking.TryLock()
+		if none {
+			n.asking.Unlock()
+		}
+		return none
+	}, func() string { return "it still waits for an answer" })
+	other.srv.CloseClientConnections() // one that has begun ends here
 }
 
 func (n *node) write(t *testing.T, s journal.Stream, count int) journal.Record {

@@ -72,17 +72,15 @@ func TestWhatDiffersIsNamed(t *testing.T) {
 	eventually(t, func() bool { all, _ := b.j.Damaged(); return len(all) == 0 }, func() string { return "b is not mended" })
 	wants(a.verify(t))
 
-	// Two versions of a chain.
+	// Two versions of a chain: b takes that of the fork while a is away.
+	a.goAway(t, b)
 	fork := forkOf(t, a)
-	fork.knows()
 	fork.write(t, journal.State, 1)
-	a.knows()
-	a.write(t, journal.State, 1)
-	b.knows()
 	b.knows(fork)
 	same(t, b, fork)
 	b.knows()
-	a.knows(b)
+	a.write(t, journal.State, 1)
+	a.down.Store(false)
 	wants(a.verify(t), "record 31 of the state journal of self, or one before it, is not the same at")
 
 	b.down.Store(true)
