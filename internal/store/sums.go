@@ -21,7 +21,7 @@ import (
 // in the background, and what is not as it was written is made anew from the journal.
 
 const (
-	checkFirst = time.Minute // after the start, which has other work
+	checkFirst = 3 * time.Second // after the start: a member that was away has taken most of what it missed
 	checkEvery = time.Hour
 )
 
