@@ -72,6 +72,7 @@ func (a *API) getCatalog(w http.ResponseWriter, q *request) error {
 			TransactionUUID: q.params.Get("transaction_uuid"), JobID: q.params.Get("job_uuid"),
 			Rich: f.rich(), Static: q.flag("static_catalog") && version.Settings.StaticCatalogs,
 			Patient: !obeysRetryAfter(q.Request),
+			Former:  a.former(version),
 		},
 		keepCatalog: true, stale: node.Stale,
 	}
@@ -157,7 +158,8 @@ func (a *API) takeFacts(ctx context.Context, q *request, name puppet.Certname, e
 }
 
 // findNode classifies the node and finds the code of its environment: the ENC's,
-// or the requested one when there is no ENC or it does not say.
+// or the requested one when there is no ENC or it does not say. It is of the version
+// that the run has its plugins from, if an edge tells which.
 func (a *API) findNode(ctx context.Context, name puppet.Certname, requested puppet.Environment) (classifier.Node, *code.Version, error) {
 	node, err := a.nodes.Classify(ctx, name)
 	if err != nil {
@@ -167,7 +169,7 @@ func (a *API) findNode(ctx context.Context, name puppet.Certname, requested pupp
 	if !decided {
 		node.Environment = requested
 	}
-	version, err := a.code.Current(ctx, node.Environment)
+	version, err := a.runVersion(ctx, node.Environment)
 	if fault.KindOf(err) == fault.NotFound && decided {
 		return node, nil, serverError(fmt.Sprintf(
 			"Failed when searching for node %s: Could not find a directory environment named '%s' anywhere in the path: %s. Does the directory exist?",

@@ -371,3 +371,39 @@ func TestAnEdgeIsToldOfWhichVersionFilesAreAndGetsOthersOfThat(t *testing.T) {
 		t.Errorf("another run is told %q", told)
 	}
 }
+
+func TestACatalogIsOfTheVersionOfThePluginsBeforeIt(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	var got engine.Request
+	s.engine.compile = func(q engine.Request) (engine.Result, error) {
+		got = q
+		return engine.Result{Catalog: []byte(`{}`)}, nil
+	}
+	run := ""
+	plugins := ask{as: agent, run: &run, target: "/puppet/v3/file_metadatas/plugins?environment=production&recurse=true", header: []string{acceptJSON}}
+	r, _ := s.do(plugins)
+	run = r.Header.Get(HeaderCodeID)
+	makeFile(t, filepath.Join(s.envs, "production/modules/site/files/motd"), "deployed\n")
+
+	catalog := postCatalog(catalogForm(factsOfAgent))
+	catalog.run = &run
+	if told := s.want(catalog, http.StatusOK, `{}`).Header.Get(HeaderCodeID); told != run || got.Version.ID != run {
+		t.Errorf("the plugins were of version %s, the catalog is of %s, and the edge is told %s", run, got.Version.ID, told)
+	}
+	// The folder is not looked at for a run that has its version; once it was, the version is a former one.
+	next := ""
+	catalog.run = &next
+	if s.want(catalog, http.StatusOK, `{}`); got.Version.ID == run || got.Former {
+		t.Errorf("another run gets version %s, former: %v", got.Version.ID, got.Former)
+	}
+	catalog.run = &run
+	if s.want(catalog, http.StatusOK, `{}`); got.Version.ID != run || !got.Former {
+		t.Errorf("then the run gets version %s, former: %v", got.Version.ID, got.Former)
+	}
+	// A version that is not here any more, or never was.
+	gone := strings.Repeat("0", 64)
+	catalog.run = &gone
+	if told := s.want(catalog, http.StatusOK, `{}`).Header.Get(HeaderCodeID); told == run || told != got.Version.ID || got.Former {
+		t.Errorf("instead of a version that is gone: %s, and the edge is told %s", got.Version.ID, told)
+	}
+}

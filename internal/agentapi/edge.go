@@ -10,7 +10,8 @@ import (
 )
 
 // This file keeps the requests of a run on one version of the code when an edge brings them: the list of its plugins may have been made,
-// or its catalog compiled, here or at another member, before a deployment that has happened since.
+// or its catalog compiled, here or at another member, before a deployment that has happened since. Types and providers of one version
+// then apply a catalog of the same one.
 
 // HeaderCodeID names the code version of a catalog or a file to an edge. Agents never see it.
 const HeaderCodeID = "Troupe-Code-Id"
@@ -30,7 +31,7 @@ func tellCodeID(ctx context.Context, w http.ResponseWriter, v *code.Version) {
 	}
 }
 
-// runVersion is the version from which files of a run are served: that which it has as long as it is here, else the newest.
+// runVersion is the version of which catalog and files of a run are: that which it has as long as it is here, else the newest.
 func (a *API) runVersion(ctx context.Context, e puppet.Environment) (*code.Version, error) {
 	if id, _ := ctx.Value(runKey{}).(string); id != "" {
 		v, err := a.code.Version(ctx, e, id)
@@ -39,4 +40,10 @@ func (a *API) runVersion(ctx context.Context, e puppet.Environment) (*code.Versi
 		}
 	}
 	return a.code.Current(ctx, e)
+}
+
+// former reports whether an environment has a newer version than v.
+func (a *API) former(v *code.Version) bool {
+	newest := a.code.Newest(v.Environment)
+	return newest != nil && newest.ID != v.ID
 }

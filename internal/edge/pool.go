@@ -253,7 +253,7 @@ func (e *Edge) verifyServer(cs tls.ConnectionState, name string) error {
 // suspicion is how long a server may leave a check unanswered that was made because a request waits. One that compiles on all its CPUs,
 // or collects garbage, needs longer for a handshake than a member.
 const (
-	suspicion        = 700 * time.Millisecond
+	suspicion        = 650 * time.Millisecond
 	foreignSuspicion = 2 * time.Second
 )
 

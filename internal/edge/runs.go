@@ -3,6 +3,7 @@ package edge
 import (
 	"container/list"
 	"context"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -22,10 +23,14 @@ const (
 	afterPlugins = time.Minute
 )
 
+// seed is of what stands for the first request of a run.
+var seed = maphash.MakeSeed()
+
 // A run is one agent run. Its fields are guarded by runs.mu.
 type run struct {
 	client      string // certname, or the address of one without a certificate
 	named       bool   // it is a certname
+	first       uint64 // stands for path and query of what it began with
 	agent       string // version
 	environment string
 	began, last time.Time
@@ -96,8 +101,13 @@ func (a *runs) enter(client string, named bool, v verb, r *http.Request) (curren
 		a.byName[client] = current
 	}
 	fresh = fresh || current.requests == current.refused // it was sent away each time, and begins now
-	if current.compiled == 0 && now.Sub(current.last) > afterPlugins {
+	asks := maphash.String(seed, r.URL.RequestURI())
+	again := v.begins && current.active == 0 && current.first == asks
+	if current.compiled == 0 && (again || now.Sub(current.last) > afterPlugins) {
 		clear(current.codeID) // the agent begins again
+	}
+	if current.first == 0 && v.begins {
+		current.first = asks
 	}
 	current.last = now
 	a.oldest.MoveToBack(current.place)
@@ -130,7 +140,8 @@ type outcome struct {
 	ends         bool
 }
 
-// learn notes the code version of an answer. Plugins are all of the version that the first of them was of; then the catalog decides.
+// learn notes the code version of an answer. Plugins are all of the version that the first of them was of, and so is the catalog, if the
+// member has it still; else the catalog decides from then on.
 func (a *runs) learn(r *run, environment string, got *answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,6 +13,7 @@ func TestARunHasPluginsOfOneVersionAndFilesOfThatOfItsCatalog(t *testing.T) {
 	now := time.Now()
 	a.now = func() time.Time { return now }
 	const (
+		facts   = "/puppet/v3/file_metadatas/pluginfacts?environment=production"
 		plugins = "/puppet/v3/file_metadatas/plugins?environment=production"
 		catalog = "/puppet/v3/catalog/web1?environment=production"
 		file    = "/puppet/v3/file_metadata/modules/m/f?environment=production"
@@ -22,15 +23,18 @@ func TestARunHasPluginsOfOneVersionAndFilesOfThatOfItsCatalog(t *testing.T) {
 		pause                        time.Duration
 		method, target, want, answer string // code versions: asked for, answered
 	}{
-		{0, http.MethodGet, plugins, "", "one"},
+		{0, http.MethodGet, facts, "", "one"},
 		{time.Second, http.MethodGet, plugins, "one", "one"},
 		{20 * time.Second, http.MethodPost, catalog, "one", "two"}, // deployed meanwhile
 		{time.Second, http.MethodGet, file, "two", "three"},        // the server did not have it any more
 		{time.Second, http.MethodGet, file, "two", "two"},
 		{time.Second, http.MethodPut, report, "two", ""},
-		{time.Minute, http.MethodGet, plugins, "", "four"},
-		{2 * time.Minute, http.MethodGet, plugins, "", "five"}, // it was stopped, and began again
+		{time.Minute, http.MethodGet, facts, "", "four"},
+		{2 * time.Minute, http.MethodGet, facts, "", "five"}, // it was stopped, and began again
 		{time.Second, http.MethodGet, plugins, "five", "five"},
+		{time.Second, http.MethodGet, facts, "", "six"}, // likewise, at once
+		{time.Second, http.MethodGet, plugins, "six", "six"},
+		{time.Second, http.MethodPost, catalog, "six", "six"},
 	} {
 		now = now.Add(step.pause)
 		r := httptest.NewRequestWithContext(t.Context(), step.method, step.target, nil)

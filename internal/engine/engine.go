@@ -40,6 +40,7 @@ type Request struct {
 	Unfiltered      bool     // leave exported resources in the catalog
 	ChecksumTypes   []string // the agent's, in its order of preference
 	Patient         bool     // wait in a longer queue instead of being refused: the agent cannot come back later
+	Former          bool     // Version was replaced while the run went on: nothing is to be kept ready for it
 	LogLevel        string   // of the messages in Result.Logs; "" means the log_level setting
 }
 

@@ -71,7 +71,7 @@ func (p *Pool) Prepare(ctx context.Context, v *code.Version) error {
 		return err
 	}
 	defer leave()
-	z, err := p.acquire(ctx, v, nil)
+	z, err := p.acquire(ctx, v, nil, false)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (p *Pool) attempt(ctx context.Context, q engine.Request, command any, start
 	if _, ok := command.(compileCommand); ok {
 		o = newOffer(q)
 	}
-	z, err := p.acquire(ctx, q.Version, o)
+	z, err := p.acquire(ctx, q.Version, o, q.Former)
 	if err != nil {
 		return answer{}, err
 	}

@@ -152,7 +152,7 @@ func TestAZygoteGoesOnForkingWhileItsChildrenDie(t *testing.T) {
 	r := newRig(t)
 	q := r.request("db01.example.test")
 	r.compile(q)
-	z, err := r.acquire(t.Context(), q.Version, nil)
+	z, err := r.acquire(t.Context(), q.Version, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}

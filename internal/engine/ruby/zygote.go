@@ -45,6 +45,7 @@ type zygote struct {
 	// guarded by Pool.mu
 	users   int       // requests that hold it
 	used    time.Time // when the last one took it
+	chosen  time.Time // when the last one took it that wanted the newest version
 	retired bool      // not to be given to new requests
 	offers  []*offer  // of requests that wait for it, oldest first
 	idle    []*worker // the most recently used last
@@ -52,10 +53,10 @@ type zygote struct {
 
 // acquire returns the zygote of a version, starting it if need be, as soon as it
 // can fork or has answered the offer, which may be nil. The caller gives it back
-// with release.
-func (p *Pool) acquire(ctx context.Context, v *code.Version, o *offer) (*zygote, error) {
+// with release. former says that the environment has a newer version.
+func (p *Pool) acquire(ctx context.Context, v *code.Version, o *offer, former bool) (*zygote, error) {
 	for {
-		z, isNew, changed := p.find(v, o)
+		z, isNew, changed := p.find(v, o, former)
 		if z == nil {
 			// Every zygote is in use. That ends with the requests that use them.
 			select {
@@ -121,7 +122,7 @@ func errWaiting(ctx context.Context) error {
 
 // find returns a zygote with one more user, a new one if there is room, or
 // nothing and a channel that says when to look again.
-func (p *Pool) find(v *code.Version, o *offer) (z *zygote, isNew bool, changed <-chan struct{}) {
+func (p *Pool) find(v *code.Version, o *offer, former bool) (z *zygote, isNew bool, changed <-chan struct{}) {
 	key := zygoteKey{v.Environment, v.ID}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,6 +141,9 @@ func (p *Pool) find(v *code.Version, o *offer) (z *zygote, isNew bool, changed <
 	}
 	z.users++
 	z.used = time.Now()
+	if !former {
+		z.chosen = z.used
+	}
 	if o != nil && !z.isReady() {
 		z.offers = append(z.offers, o)
 	}
@@ -214,12 +218,12 @@ func (p *Pool) retireSuperseded(now time.Time) {
 	p.letGoOld(now)
 	newest := map[puppet.Environment]time.Time{}
 	for key, z := range p.zygotes {
-		if z.isReady() && z.used.After(newest[key.environment]) {
-			newest[key.environment] = z.used
+		if z.isReady() && z.chosen.After(newest[key.environment]) {
+			newest[key.environment] = z.chosen
 		}
 	}
 	for key, z := range p.zygotes {
-		if z.users == 0 && z.isReady() && z.used.Before(newest[key.environment]) && now.Sub(z.used) > linger {
+		if z.users == 0 && z.isReady() && z.chosen.Before(newest[key.environment]) && now.Sub(z.used) > linger {
 			p.retire(z)
 		}
 	}
