@@ -83,6 +83,7 @@ type API struct {
 	classTags classTags
 	gzip      compressor
 	bodies    bodies
+	missing   missing
 }
 
 // New returns an API. It starts nothing.

@@ -169,7 +169,11 @@ func (a *API) findNode(ctx context.Context, name puppet.Certname, requested pupp
 	if !decided {
 		node.Environment = requested
 	}
-	version, err := a.runVersion(ctx, node.Environment)
+	find := a.runVersion
+	if node.Environment != requested {
+		find = a.code.Current // the plugins were of another environment
+	}
+	version, err := find(ctx, node.Environment)
 	if fault.KindOf(err) == fault.NotFound && decided {
 		return node, nil, serverError(fmt.Sprintf(
 			"Failed when searching for node %s: Could not find a directory environment named '%s' anywhere in the path: %s. Does the directory exist?",

@@ -1,11 +1,14 @@
 package agentapi
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -400,10 +403,44 @@ func TestACatalogIsOfTheVersionOfThePluginsBeforeIt(t *testing.T) {
 	if s.want(catalog, http.StatusOK, `{}`); got.Version.ID != run || !got.Former {
 		t.Errorf("then the run gets version %s, former: %v", got.Version.ID, got.Former)
 	}
-	// A version that is not here any more, or never was.
+	// A version that is not here any more, or never was, is waited for, and only once.
 	gone := strings.Repeat("0", 64)
 	catalog.run = &gone
-	if told := s.want(catalog, http.StatusOK, `{}`).Header.Get(HeaderCodeID); told == run || told != got.Version.ID || got.Former {
-		t.Errorf("instead of a version that is gone: %s, and the edge is told %s", got.Version.ID, told)
+	for range 20 {
+		if told := s.want(catalog, http.StatusOK, `{}`).Header.Get(HeaderCodeID); told == run || told != got.Version.ID || got.Former {
+			t.Errorf("instead of a version that is gone: %s, and the edge is told %s", got.Version.ID, told)
+		}
 	}
+}
+
+func TestARunWaitsForItsVersionAtAMemberThatFetchesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m missing
+		began := time.Now()
+		come := func(after time.Duration) func() (*code.Version, error) {
+			return func() (*code.Version, error) {
+				if time.Since(began) < after {
+					return nil, fault.New(fault.NotFound, "not yet")
+				}
+				return &code.Version{ID: "deployed"}, nil
+			}
+		}
+		if v, err := m.await(t.Context(), "deployed", come(time.Second)); err != nil || v.ID != "deployed" || time.Since(began) > 2*time.Second {
+			t.Errorf("%+v, %v after %v", v, err, time.Since(began))
+		}
+		began = time.Now()
+		for range 100 {
+			if _, err := m.await(t.Context(), "gone", come(time.Hour)); fault.KindOf(err) != fault.NotFound {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took < missingMost || took > missingMost+time.Second {
+			t.Errorf("100 requests waited %v for a version that does not come", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := m.await(ctx, "other", come(time.Hour)); fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("of a request that was given up: %v", err)
+		}
+	})
 }

@@ -3,6 +3,8 @@ package agentapi
 import (
 	"context"
 	"net/http"
+	"sync"
+	"time"
 
 	"troupe/internal/code"
 	"troupe/internal/fault"
@@ -35,11 +37,52 @@ func tellCodeID(ctx context.Context, w http.ResponseWriter, v *code.Version) {
 func (a *API) runVersion(ctx context.Context, e puppet.Environment) (*code.Version, error) {
 	if id, _ := ctx.Value(runKey{}).(string); id != "" {
 		v, err := a.code.Version(ctx, e, id)
+		if fault.KindOf(err) == fault.NotFound {
+			v, err = a.missing.await(ctx, id, func() (*code.Version, error) { return a.code.Version(ctx, e, id) })
+		}
 		if fault.KindOf(err) != fault.NotFound {
 			return v, err
 		}
 	}
 	return a.code.Current(ctx, e)
+}
+
+// missing are versions that runs have and this member has not. One that was deployed a moment ago comes in less than a second; a run
+// that is brought here meanwhile, because the member where it began died, waits for it.
+type missing struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by content id: no longer than this
+}
+
+const (
+	missingMost = 3 * time.Second
+	missingLook = 20 * time.Millisecond
+	maxMissing  = 1000
+)
+
+// await looks again and again until a version is found or was waited for long enough, by this request or by an earlier one.
+func (m *missing) await(ctx context.Context, id string, look func() (*code.Version, error)) (v *code.Version, err error) {
+	m.mu.Lock()
+	until, ok := m.until[id]
+	if !ok {
+		if m.until == nil || len(m.until) >= maxMissing {
+			m.until = map[string]time.Time{}
+		}
+		until = time.Now().Add(missingMost)
+		m.until[id] = until
+	}
+	m.mu.Unlock()
+
+	tick := time.NewTicker(missingLook)
+	defer tick.Stop()
+	for v, err = look(); fault.KindOf(err) == fault.NotFound && time.Now().Before(until); v, err = look() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "version %s is awaited", id)
+		}
+	}
+	return v, err
 }
 
 // former reports whether an environment has a newer version than v.

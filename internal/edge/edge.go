@@ -291,6 +291,12 @@ func (e *Edge) ready(ctx context.Context, inherited bool) error {
 	select {
 	case <-e.replaced:
 		replaced = true
+		// The listeners are the new process's, too: who took connections beside it would know nothing of the runs that it has.
+		for _, l := range e.listeners {
+			if err := l.Close(); err != nil {
+				e.log.Warn("connections are taken beside the new process", telemetry.KeyErr, err)
+			}
+		}
 		if e.speaker != nil {
 			e.speaker.Abandon()
 		}

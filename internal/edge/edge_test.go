@@ -22,6 +22,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -561,7 +562,10 @@ func TestEdgesShareWhoSticksToWhom(t *testing.T) {
 }
 
 func TestAnEdgeIsNotStartedTwiceAndIsTakenOver(t *testing.T) {
-	th := openTheatre(t, 1, func(c *config.Edge) { c.Listeners[0].Listen = freeAddress(t) })
+	th := openTheatre(t, 1, func(c *config.Edge) {
+		c.Listeners[0].Listen = freeAddress(t)
+		c.Runs.Linger = config.Duration(3 * time.Second) // in which the new one is asked
+	})
 	text, err := os.ReadFile(filepath.Join(th.dir, "edge.yaml"))
 	check(t, err)
 	conf, err := config.ParseEdge("edge.yaml", text)
@@ -603,6 +607,19 @@ func TestAnEdgeIsNotStartedTwiceAndIsTakenOver(t *testing.T) {
 	th.servers[0].does(echo("p0"))
 	if r := th.must(th.agent("web2.example.com"), "GET", "/puppet/v3/node/web2.example.com", ""); r.status != http.StatusOK {
 		t.Errorf("at the new edge: %d %s", r.status, r.body)
+	}
+	// The old process, which is busy still, takes nobody beside it: it would not know of runs that began here.
+	client, err := Dial(t.Context(), th.dir)
+	check(t, err)
+	for i := range 30 {
+		name := fmt.Sprintf("later%d.example.com", i)
+		if r := th.must(th.agent(name), "GET", "/puppet/v3/node/"+name, ""); r.status != http.StatusOK {
+			t.Errorf("%s at the new edge: %d %s", name, r.status, r.body)
+		}
+		if runs, err := client.Runs(t.Context()); err != nil || !slices.ContainsFunc(runs, func(r RunStatus) bool { return r.Client == name }) {
+			t.Errorf("the new edge does not have the run of %s, which began after it took over: %v", name, err)
+			break
+		}
 	}
 	close(finish)
 	if r := <-old; r.body != "late" {

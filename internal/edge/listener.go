@@ -160,6 +160,9 @@ func (l *listener) run(ctx context.Context) error {
 	}()
 	<-ctx.Done()
 	err := l.Close()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil // another process has taken over
+	}
 	<-accepted // who was taken is among those that arrive
 	l.awaitArrivals(sessions)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.edge.runConf.drain)
