@@ -5,10 +5,12 @@ require 'json'
 require 'set'
 require 'socket'
 
+require_relative 'compiled'
+Troupe::Compiled.follow
+
 require_relative 'channel'
 require_relative 'lifeline'
 require_relative 'template'
-require_relative 'compiled'
 require 'puppet'
 require_relative 'zygote'
 

@@ -18,9 +18,19 @@ module Troupe
       nil
     end
 
+    # Notes what Ruby reads from now on. Ruby itself remembers only what it has read to the end: a file that misses a library is read
+    # again at each start.
+    def self.follow
+      @read = read = []
+      RubyVM::InstructionSequence.singleton_class.define_method(:load_iseq) do |file|
+        read << file
+        nil
+      end
+    end
+
     # Writes such a file: all that is loaded, and all that Puppet may load later.
     def self.write(out)
-      files = $LOADED_FEATURES.select { |file| file.end_with?('.rb') && file.start_with?('/') }
+      files = $LOADED_FEATURES.select { |file| file.end_with?('.rb') && file.start_with?('/') } | @read
       puppet = files.find { |file| file.end_with?('/puppet.rb') }
       files |= Dir[File.join(File.dirname(puppet), 'puppet', '**', '*.rb')].sort
       table = {}

@@ -39,6 +39,7 @@ module Troupe
       require 'puppet/node/facts'
       # Providers ask for the operating system, which loads most of Facter.
       Puppet.runtime[:facter].value('os.name')
+      Settings.learn_domain
       Puppet::Pops::Loaders.prepend(PuppetdbQuery)
       Puppet::FileServing::Metadata.prepend(OriginalFiles)
       Puppet::Parser::TypeLoader.prepend(Imports)
