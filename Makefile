@@ -19,7 +19,7 @@ test: packages chroots ## all tests that CI runs
 
 long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA, backups in a real S3 server
 	@sh tools/packages.sh puppetserver e2fsprogs knot haproxy bird2 frr
-	go test -tags=long -count=1 -timeout=80m -skip '^TestFaults' ./internal/troupetest/... ./internal/journal/... ./internal/store/... ./internal/edge/... ./internal/agentroute/...
+	go test -tags=long -count=1 -timeout=80m -skip '^TestFaults' ./internal/troupetest/... ./internal/journal/... ./internal/store/... ./internal/edge/... ./internal/agentroute/... ./internal/carrier/...
 
 faults: packages ## every fault on two sites of real processes, and 1,000 damaged files: 25 min on a quiet machine (DAMAGES=180)
 	go test -tags=failpoint -count=1 ./internal/failpoint
