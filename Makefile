@@ -16,10 +16,12 @@ demo: packages build ## a member on loopback and a real puppet agent against it 
 test: packages chroots ## all tests that CI runs
 	go vet $(PKGS)
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=60m $(PKGS)
+	go test -count=1 -timeout=20m -run '^TestSimulation$$' ./internal/carrier -seeds 300
 
-long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA, backups in a real S3 server
+long: packages chroots-all ## agents 5.5 and OpenVox 9, 100 kills, the real server on an exported CA, backups in a real S3 server, 10,000 simulated troupes: 2 h
 	@sh tools/packages.sh puppetserver e2fsprogs knot haproxy bird2 frr
 	go test -tags=long -count=1 -timeout=80m -skip '^TestFaults' ./internal/troupetest/... ./internal/journal/... ./internal/store/... ./internal/edge/... ./internal/agentroute/... ./internal/carrier/...
+	$(MAKE) simulation
 
 faults: packages ## every fault on two sites of real processes, and 1,000 damaged files: 25 min on a quiet machine (DAMAGES=180)
 	go test -tags=failpoint -count=1 ./internal/failpoint
