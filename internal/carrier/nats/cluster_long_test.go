@@ -26,12 +26,12 @@ func TestThreeServersOfWhichOneDies(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	one.write(journal.State, 3, 100)
-	if err := one.c.Copied(t.Context(), journal.State, 3); err != nil {
+	if err := one.c.Load().Copied(t.Context(), journal.State, 3); err != nil {
 		t.Fatal(err)
 	}
 	same(t, one, two) // now each knows what the other has
 	troupetest.Eventually(t, troupetest.Patience, "two is known to have it all", func() bool {
-		peers, err := one.c.Peers(t.Context())
+		peers, err := one.c.Load().Peers(t.Context())
 		return err == nil && len(peers) == 1 && peers[0].Behind == 0
 	})
 
@@ -41,7 +41,7 @@ func TestThreeServersOfWhichOneDies(t *testing.T) {
 	one.write(journal.State, 1, 100)
 	ctx, cancel := context.WithTimeout(t.Context(), troupetest.Patience)
 	defer cancel()
-	if err := one.c.Copied(ctx, journal.State, 4); err != nil {
+	if err := one.c.Load().Copied(ctx, journal.State, 4); err != nil {
 		t.Errorf("what two servers have acknowledged does not count as a copy: %v", err)
 	}
 	two.start(o)

@@ -51,11 +51,12 @@ type member struct {
 	key  *ecdsa.PrivateKey
 	pub  []byte
 
-	j    *journal.Journal
-	c    *carrier.Carrier
-	feed *nats.Feed
-	srv  *httptest.Server
-	log  *lines
+	origin journal.Origin // its journal's, which others ask for while it begins again
+	j      *journal.Journal
+	c      atomic.Pointer[carrier.Carrier]
+	feed   *nats.Feed
+	srv    *httptest.Server
+	log    *lines
 
 	metrics *prometheus.Registry
 	cut     atomic.Bool
@@ -66,7 +67,7 @@ type member struct {
 func (b *book) check(by journal.Origin, key, signature, message []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	i := slices.IndexFunc(b.members, func(m *member) bool { return m.j.Origin() == by })
+	i := slices.IndexFunc(b.members, func(m *member) bool { return m.origin == by })
 	if i < 0 || !bytes.Equal(b.members[i].pub, key) {
 		return errors.New("the key is not that of the member")
 	}
@@ -82,7 +83,7 @@ func (b *book) others(m *member) ([]carrier.Peer, <-chan struct{}) {
 	var all []carrier.Peer
 	for _, o := range b.members {
 		if o != m {
-			all = append(all, carrier.Peer{Origin: o.j.Origin(), Name: string(o.j.Origin())[:4], Address: o.srv.URL})
+			all = append(all, carrier.Peer{Origin: o.origin, Name: string(o.origin)[:4], Address: o.srv.URL})
 		}
 	}
 	return all, b.changed
@@ -103,7 +104,7 @@ func (w wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if w.m.cut.Load() {
 		return nil, errors.New("the network is cut")
 	}
-	r.Header.Set(fromHeader, string(w.m.j.Origin()))
+	r.Header.Set(fromHeader, string(w.m.origin))
 	answer, err := http.DefaultTransport.RoundTrip(r)
 	if err == nil {
 		answer.Body = counted{answer.Body, &w.m.fetched}
@@ -155,7 +156,7 @@ func (b *book) join(t *testing.T, o nats.Options) *member {
 		if m.cut.Load() {
 			panic(http.ErrAbortHandler)
 		}
-		m.c.Handler(func(r *http.Request) journal.Origin { return journal.Origin(r.Header.Get(fromHeader)) }).ServeHTTP(w, r)
+		m.c.Load().Handler(func(r *http.Request) journal.Origin { return journal.Origin(r.Header.Get(fromHeader)) }).ServeHTTP(w, r)
 	}))
 	m.cut.Store(b.alone)
 	m.start(o)
@@ -183,6 +184,9 @@ func (m *member) start(o nats.Options) {
 	if m.j, err = journal.Open(m.dir, journal.Options{Log: log}); err != nil {
 		m.t.Fatal(err)
 	}
+	if m.origin == "" {
+		m.origin = m.j.Origin()
+	}
 	co := carrier.Options{
 		Peers: func() ([]carrier.Peer, <-chan struct{}) { return m.book.others(m) },
 		Dial: func(p carrier.Peer) carrier.Asker {
@@ -203,7 +207,8 @@ func (m *member) start(o nats.Options) {
 		m.feed = nats.New(m.j, o)
 		co.Feed = m.feed
 	}
-	m.c = carrier.New(m.j, co)
+	c := carrier.New(m.j, co)
+	m.c.Store(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	run := func(f func(context.Context) error) {
@@ -213,7 +218,7 @@ func (m *member) start(o nats.Options) {
 			}
 		})
 	}
-	run(m.c.Run)
+	run(c.Run)
 	if m.feed != nil {
 		run(m.feed.Run)
 	}

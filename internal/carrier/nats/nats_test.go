@@ -204,7 +204,7 @@ func TestOneReplicaIsNoCopy(t *testing.T) {
 	one, two := b.join(t, o), b.join(t, o)
 	b.connected()
 	one.write(journal.State, 1, 1)
-	if err := one.c.Copied(t.Context(), journal.State, 1); err != nil {
+	if err := one.c.Load().Copied(t.Context(), journal.State, 1); err != nil {
 		t.Fatal(err)
 	}
 	one.cut.Store(true)
@@ -212,11 +212,11 @@ func TestOneReplicaIsNoCopy(t *testing.T) {
 	troupetest.Eventually(t, troupetest.Patience, "each notices that the other is away", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		return fault.KindOf(one.c.Copied(ctx, journal.State, 2)) == fault.Unavailable
+		return fault.KindOf(one.c.Load().Copied(ctx, journal.State, 2)) == fault.Unavailable
 	})
 	one.write(journal.State, 1, 1)
 	two.at(one, journal.State, 2) // through NATS, but who could tell?
-	if err := one.c.Copied(t.Context(), journal.State, 2); fault.KindOf(err) != fault.Unavailable {
+	if err := one.c.Load().Copied(t.Context(), journal.State, 2); fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("a stream with one replica counts as a copy: %v", err)
 	}
 	if from, _, _ := one.feed.Holds(journal.State); from != 0 {
