@@ -202,6 +202,9 @@ func (db *DB) writeGroup(ctx context.Context, g *group) error {
 		return err
 	}
 	db.positions[g.origin] = g.to
+	if len(g.records) == foldStep {
+		db.backlog.Store(db.o.Now().UnixNano())
+	}
 	return nil
 }
 

@@ -87,7 +87,8 @@ type DB struct {
 	folding   chan struct{}  // holds one token while somebody writes to the tables
 	write     *sqlite.Writer // used only by the holder of folding
 	positions map[journal.Origin]position
-	behind    atomic.Bool // the tables are being made again: what is collected from them would be a part
+	behind    atomic.Bool  // the tables are being made again: what is collected from them would be a part
+	backlog   atomic.Int64 // when a transaction was last full, in ns since 1970: more was left to fold than comes meanwhile
 
 	suspect  chan struct{} // holds one word that a damaged row was read
 	backedUp chan struct{} // holds one word that a record of the bucket was folded

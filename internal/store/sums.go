@@ -21,8 +21,10 @@ import (
 // in the background, and what is not as it was written is made anew from the journal.
 
 const (
-	checkFirst = 3 * time.Second // after the start: a member that was away has taken most of what it missed
-	checkEvery = time.Hour
+	checkFirst  = 3 * time.Second  // after the start
+	checkQuiet  = time.Second      // since a member that was away has folded what it missed: it needs both cores for that
+	checkLatest = 30 * time.Second // after the start, whatever else there is to do: nobody has looked at the rows yet
+	checkEvery  = time.Hour
 )
 
 // rebuildName is a file that tells the next Open to make the tables anew: SQLite cannot follow the present ones any more.
@@ -59,6 +61,7 @@ func sumTables() string {
 
 // runChecks looks for damage until ctx ends. The error is that the tables cannot be mended while they are open.
 func (db *DB) runChecks(ctx context.Context) error {
+	started, first := db.o.Now(), true
 	timer := time.NewTimer(checkFirst)
 	defer timer.Stop()
 	for {
@@ -66,6 +69,11 @@ func (db *DB) runChecks(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+			if wait := checkIn(db.o.Now().Sub(started), db.sinceBacklog()); first && wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
+			first = false
 		case <-db.suspect:
 		}
 		if err := db.check(ctx); err != nil && ctx.Err() == nil {
@@ -77,6 +85,14 @@ func (db *DB) runChecks(ctx context.Context) error {
 		timer.Reset(checkEvery)
 	}
 }
+
+// checkIn is how much longer the first check waits, by the time since the start and since there was a backlog of records.
+func checkIn(sinceStart, sinceBacklog time.Duration) time.Duration {
+	return min(checkQuiet-sinceBacklog, checkLatest-sinceStart)
+}
+
+// sinceBacklog is the time since so much was left to fold that a transaction was full.
+func (db *DB) sinceBacklog() time.Duration { return db.o.Now().Sub(time.Unix(0, db.backlog.Load())) }
 
 // check reads all tables and makes anew what is damaged.
 func (db *DB) check(ctx context.Context) error {

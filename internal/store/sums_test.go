@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -57,6 +58,33 @@ func TestEveryTableHasASum(t *testing.T) {
 	must(t, rows.Err())
 	if all != len(summed) || all != strings.Count(firstTables+integrityTables, "CREATE TABLE") {
 		t.Errorf("%d tables, %d have a sum: %v", all, len(summed), summed)
+	}
+}
+
+func TestTheFirstCheckWaitsForACatchUp(t *testing.T) {
+	for _, c := range []struct{ sinceStart, sinceBacklog, want time.Duration }{
+		{checkFirst, 56 * 365 * 24 * time.Hour, 0}, // nothing was left to fold
+		{checkFirst, 0, checkQuiet},
+		{checkFirst, 300 * time.Millisecond, checkQuiet - 300*time.Millisecond},
+		{2 * checkFirst, checkQuiet, 0},
+		{checkLatest - checkQuiet/2, 0, checkQuiet / 2},
+		{checkLatest, 0, 0}, // it goes on and on
+	} {
+		if got := checkIn(c.sinceStart, c.sinceBacklog); max(got, 0) != c.want {
+			t.Errorf("%v after the start and %v after a backlog: wait %v, want %v", c.sinceStart, c.sinceBacklog, got, c.want)
+		}
+	}
+	m := newMember(t, Options{})
+	if since := m.sinceBacklog(); since < time.Hour {
+		t.Errorf("a new store had a backlog %v ago", since)
+	}
+	life(t, m.DB, 7, 2*foldStep)
+	m.close(t)
+	must(t, os.RemoveAll(filepath.Join(m.dir, "store")))
+	m.open(t, Options{})
+	must(t, m.CatchUp(t.Context()))
+	if since := m.sinceBacklog(); since > time.Minute {
+		t.Errorf("the whole journal was folded, and the last backlog was %v ago", since)
 	}
 }
 
