@@ -14,6 +14,7 @@ demo: packages build ## a member on loopback and a real puppet agent against it 
 	./troupe demo $(if $(ONCE),--once)
 
 test: packages chroots ## all tests that CI runs
+	@sh tools/packages.sh $$(cat parity/corpus/packages.txt)
 	go vet $(PKGS)
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=60m $(PKGS)
 	go test -count=1 -timeout=20m -run '^TestSimulation$$' ./internal/carrier -seeds 300
@@ -41,6 +42,9 @@ edge-schedule: packages ## random troubles for members and edges under load, eve
 
 edge-herd: packages ## all agents at once through an edge after an outage (NODES=1000)
 	go test -tags=long -count=1 -timeout=60m -v -run '^TestAHerdAfterAnOutageIsServedThroughAnEdge$$' ./internal/troupetest
+
+nats-away: packages ## two members whose NATS is away for an hour, while agents run (AWAY=10m)
+	go test -count=1 -timeout=3h -v -run '^TestTwoMembersShareANATS$$' ./internal/troupetest -nats-away $(or $(AWAY),1h)
 
 simulation: ## 10,000 troupes that are cut, killed and misdated in one process, an hour (SEEDS=200)
 	go test -count=1 -timeout=3h -run '^TestSimulation$$' ./internal/carrier -seeds $(or $(SEEDS),10000)
@@ -95,4 +99,4 @@ chroots: ## agent 8.10 (Debian 13) in a chroot, cached between runs
 chroots-all:
 	@sh tools/chroots/make.sh bullseye trixie forky
 
-.PHONY: help build demo test long faults edge-sites edge-puppetserver edge-schedule edge-herd parity fuzz bench growth soak herd bench-edge check fmt dead packages chroots chroots-all
+.PHONY: help build demo test long faults edge-sites edge-puppetserver edge-schedule edge-herd nats-away simulation parity fuzz bench growth soak herd bench-edge check fmt dead packages chroots chroots-all
