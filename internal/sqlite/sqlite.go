@@ -36,8 +36,9 @@ func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	q := url.Values{"_txlock": {"immediate"}}
-	for _, p := range append([]string{"busy_timeout(10000)", "journal_mode(WAL)", cache}, pragmas...) {
+	// The driver sets the mode after all pragmas. It writes the first page of a new file, and then page_size stays as it is.
+	q := url.Values{"_txlock": {"immediate"}, "_journal_mode": {"WAL"}}
+	for _, p := range append([]string{"busy_timeout(10000)", cache}, pragmas...) {
 		q.Add("_pragma", p)
 	}
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
