@@ -119,36 +119,29 @@ func (db *DB) foldAll(ctx context.Context) error {
 	return nil
 }
 
-// foldOrigin folds all there is of one origin. While one group of records is written, the next one is made ready.
+// foldOrigin folds all there is of one origin. While one group of records is written, the next one is made ready for whoever folds it.
 func (db *DB) foldOrigin(ctx context.Context, o journal.Origin) error {
-	type read struct {
-		group *group
-		err   error
-	}
-	var next read
 	for {
 		if err := db.takeFold(ctx); err != nil {
 			return err
 		}
-		if at := db.positions[o].number; next.group == nil || next.group.after != at { // others fold, too
-			next.group, next.err = db.readGroup(ctx, o, at)
-		}
-		if next.err != nil || next.group == nil {
+		present, err := db.nextGroup(ctx, o)
+		if err != nil || present == nil {
 			db.endFold()
-			return next.err
+			return err
 		}
-		present, ahead := next.group, make(chan read, 1)
+		ahead := make(chan *group, 1)
 		if len(present.records) == foldStep {
 			go func() {
-				g, err := db.readGroup(ctx, o, present.to.number)
-				ahead <- read{g, err}
+				g, _ := db.readGroup(ctx, o, present.to.number) // an error comes again to who needs the group
+				ahead <- g
 			}()
 		} else {
-			ahead <- read{}
+			ahead <- nil
 		}
-		err := db.writeGroup(ctx, present)
+		err = db.writeGroup(ctx, present)
+		db.ahead = <-ahead
 		db.endFold()
-		next = <-ahead
 		if err != nil {
 			return err
 		}
@@ -157,11 +150,21 @@ func (db *DB) foldOrigin(ctx context.Context, o journal.Origin) error {
 
 // foldSome folds the next records of an origin and reports whether there were any. The fold token must be held.
 func (db *DB) foldSome(ctx context.Context, o journal.Origin) (bool, error) {
-	g, err := db.readGroup(ctx, o, db.positions[o].number)
+	g, err := db.nextGroup(ctx, o)
 	if err != nil || g == nil {
 		return false, err
 	}
 	return true, db.writeGroup(ctx, g)
+}
+
+// nextGroup returns the records behind the position of an origin, nil when there are none. The fold token must be held.
+func (db *DB) nextGroup(ctx context.Context, o journal.Origin) (*group, error) {
+	ahead, at := db.ahead, db.positions[o].number
+	db.ahead = nil
+	if ahead != nil && ahead.origin == o && ahead.after == at {
+		return ahead, nil
+	}
+	return db.readGroup(ctx, o, at)
 }
 
 // A group is what one transaction folds.

@@ -87,6 +87,7 @@ type DB struct {
 	folding   chan struct{}  // holds one token while somebody writes to the tables
 	write     *sqlite.Writer // used only by the holder of folding
 	positions map[journal.Origin]position
+	ahead     *group       // made ready while another one was written; used only by the holder of folding
 	behind    atomic.Bool  // the tables are being made again: what is collected from them would be a part
 	backlog   atomic.Int64 // when a transaction was last full, in ns since 1970: more was left to fold than comes meanwhile
 
@@ -138,7 +139,8 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 
 func (db *DB) openTables(ctx context.Context, path string) error {
 	var err error
-	if db.write, err = sqlite.OpenWriter(path, "synchronous(NORMAL)", "cache_size(-4096)"); err != nil {
+	// A log of 16 MiB: who catches up writes the same pages again and again, and each time it is emptied costs two waits for the disk.
+	if db.write, err = sqlite.OpenWriter(path, "synchronous(NORMAL)", "cache_size(-4096)", "wal_autocheckpoint(4000)"); err != nil {
 		return err
 	}
 	if err := migrate(ctx, db.write.DB); err != nil {
