@@ -284,12 +284,12 @@ func foldBucket(r *journal.Record) (change, error) {
 	if _, err := splitParts(r, &b, 0); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, tx *sqlite.Tx) error {
+	return func(ctx context.Context, tx *folding) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO bucket_path (sha256, path, stamp) VALUES (?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = max(stamp, excluded.stamp)`, b.SHA256, b.Path, stampOf(r)); err != nil {
 			return err
 		}
-		return insertBucket(ctx, tx, b, stampOf(r))
+		return insertBucket(ctx, tx.Tx, b, stampOf(r))
 	}, nil
 }
 

@@ -144,7 +144,7 @@ func (db *DB) foldCatalog(r *journal.Record) (change, error) {
 		}
 		body = db.foldCatalogBody(r, parts[0], parts[1])
 	}
-	return func(ctx context.Context, tx *sqlite.Tx) error {
+	return func(ctx context.Context, tx *folding) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO catalog (certname, hash, stamp, environment, code_id, catalog_uuid, transaction_uuid, version, bytes)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, code_id = excluded.code_id,
@@ -153,16 +153,15 @@ func (db *DB) foldCatalog(r *journal.Record) (change, error) {
 			m.Certname, m.Hash, stampOf(r), m.Environment, m.CodeID, m.CatalogUUID, m.TransactionUUID, m.Version, m.Bytes); err != nil {
 			return err
 		}
-		if err := body(ctx, tx, m); err != nil {
+		if err := body(ctx, tx.Tx, m); err != nil {
 			return err
 		}
-		if err := db.trimCatalogs(ctx, tx, m.Certname); err != nil {
+		if err := db.trimCatalogs(ctx, tx.Tx, m.Certname); err != nil {
 			return err
 		}
-		if err := db.touch(ctx, tx, r, signCatalog, m.Certname, m.Environment); err != nil {
-			return err
-		}
-		return db.indexExported(ctx, tx, m.Certname)
+		n := tx.touch(r, m.Certname, m.Environment)
+		n.Catalog, n.exports = later(n.Catalog, stampOf(r)), true
+		return nil
 	}, nil
 }
 
@@ -219,8 +218,8 @@ func (db *DB) recallBody(ctx context.Context, tx *sqlite.Tx, m CatalogMeta) erro
 
 // trimCatalogs keeps the newest catalogs of a node.
 func (db *DB) trimCatalogs(ctx context.Context, tx *sqlite.Tx, certname puppet.Certname) error {
-	var oldest stamp
-	err := tx.QueryRowContext(ctx, `SELECT stamp FROM catalog WHERE certname = ? ORDER BY stamp DESC LIMIT 1 OFFSET ?`, certname, db.o.CatalogsPerNode-1).Scan(&oldest)
+	var newest stamp // of those that go
+	err := tx.QueryRowContext(ctx, `SELECT stamp FROM catalog WHERE certname = ? ORDER BY stamp DESC LIMIT 1 OFFSET ?`, certname, db.o.CatalogsPerNode).Scan(&newest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -228,10 +227,10 @@ func (db *DB) trimCatalogs(ctx context.Context, tx *sqlite.Tx, certname puppet.C
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM catalog_body WHERE certname = ?1 AND hash IN
-		(SELECT hash FROM catalog WHERE certname = ?1 AND stamp < ?2)`, certname, oldest); err != nil {
+		(SELECT hash FROM catalog WHERE certname = ?1 AND stamp <= ?2)`, certname, newest); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM catalog WHERE certname = ? AND stamp < ?`, certname, oldest)
+	_, err = tx.ExecContext(ctx, `DELETE FROM catalog WHERE certname = ? AND stamp <= ?`, certname, newest)
 	return err
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
-	"troupe/internal/sqlite"
 )
 
 // This file keeps what became of each compile, the failed ones included.
@@ -63,7 +62,7 @@ func (db *DB) foldCompile(r *journal.Record) (change, error) {
 		return nil, &malformedError{r, err}
 	}
 	at, packed := stampOf(r), db.zip.pack(logs)
-	return func(ctx context.Context, tx *sqlite.Tx) error {
+	return func(ctx context.Context, tx *folding) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO compile (stamp, certname, environment, code_id, transaction_uuid, start, duration, failed, error, resources, bytes, timings, logs)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			at, c.Certname, c.Environment, c.CodeID, c.TransactionUUID, c.Start.UnixMicro(), c.Duration, c.Failed, c.Error, c.Resources, c.Bytes,
@@ -74,11 +73,8 @@ func (db *DB) foldCompile(r *journal.Record) (change, error) {
 		(SELECT stamp FROM compile WHERE certname = ?1 ORDER BY stamp DESC LIMIT 1 OFFSET ?2)`, c.Certname, db.o.CompilesPerNode-1); err != nil {
 			return err
 		}
-		if err := db.touch(ctx, tx, r, signCompile, c.Certname, c.Environment); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE node SET compile_failed = ? WHERE certname = ? AND compile = ?`, c.Failed, c.Certname, at)
-		return err
+		tx.touch(r, c.Certname, c.Environment).compiled(at, c.Failed)
+		return nil
 	}, nil
 }
 

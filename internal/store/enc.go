@@ -10,7 +10,6 @@ import (
 
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
-	"troupe/internal/sqlite"
 )
 
 // This file keeps the last answer of the external node classifier for each node,
@@ -48,7 +47,7 @@ func foldENC(r *journal.Record) (change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, tx *sqlite.Tx) error {
+	return func(ctx context.Context, tx *folding) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO enc (certname, stamp, body) VALUES (?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, body = excluded.body WHERE excluded.stamp >= stamp`, e.Certname, stampOf(r), parts[0])
 		return err

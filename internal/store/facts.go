@@ -40,14 +40,16 @@ func (db *DB) foldFacts(r *journal.Record) (change, error) {
 		return nil, err
 	}
 	packed := db.zip.pack(parts[0])
-	return func(ctx context.Context, tx *sqlite.Tx) error {
+	return func(ctx context.Context, tx *folding) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO facts (certname, stamp, environment, time, producer, facts) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, time = excluded.time,
 			producer = excluded.producer, facts = excluded.facts WHERE excluded.stamp >= stamp`,
 			f.Certname, stampOf(r), f.Environment, f.Time.UnixMicro(), f.Producer, packed); err != nil {
 			return err
 		}
-		return db.touch(ctx, tx, r, signFacts, f.Certname, f.Environment)
+		n := tx.touch(r, f.Certname, f.Environment)
+		n.Facts = later(n.Facts, stampOf(r))
+		return nil
 	}, nil
 }
 

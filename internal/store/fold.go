@@ -9,6 +9,7 @@ import (
 
 	"troupe/internal/failpoint"
 	"troupe/internal/journal"
+	"troupe/internal/puppet"
 	"troupe/internal/sqlite"
 	"troupe/internal/telemetry"
 )
@@ -178,7 +179,7 @@ type group struct {
 
 // A change writes what a record says into the tables. To decode a record and to pack its parts takes as long as to write it, so
 // that is done before the transaction begins. What cannot be decoded leaves no trace: its change is the error.
-type change func(ctx context.Context, tx *sqlite.Tx) error
+type change func(ctx context.Context, tx *folding) error
 
 // readGroup makes the next records of an origin ready; nil when there are none. It changes nothing.
 func (db *DB) readGroup(ctx context.Context, o journal.Origin, after uint64) (*group, error) {
@@ -241,8 +242,9 @@ func (db *DB) apply(ctx context.Context, recs []journal.Record, changes []change
 }
 
 func (db *DB) applyTx(ctx context.Context, tx *sqlite.Tx, recs []journal.Record, changes []change, m *moved) error {
+	f := &folding{Tx: tx, nodes: map[puppet.Certname]*news{}}
 	for i := range recs {
-		err := changes[i](ctx, tx)
+		err := changes[i](ctx, f)
 		if bad, ok := errors.AsType[*malformedError](err); ok {
 			db.metrics.skipped.WithLabelValues("malformed").Inc()
 			db.o.Log.ErrorContext(ctx, "record cannot be folded", telemetry.KeyErr, bad)
@@ -252,8 +254,8 @@ func (db *DB) applyTx(ctx context.Context, tx *sqlite.Tx, recs []journal.Record,
 			return fmt.Errorf("%s record %d of origin %s: %w", recs[i].Kind, recs[i].Number, recs[i].Origin, err)
 		}
 	}
-	if m == nil {
-		return nil
+	if err := db.writeNews(ctx, f); err != nil || m == nil {
+		return err
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO position (origin, stream, number, hash) VALUES (?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET number = excluded.number, hash = excluded.hash`, m.origin, journal.Bulk, m.to.number, m.to.hash[:])
@@ -266,8 +268,8 @@ func (db *DB) changes(recs []journal.Record) []change {
 	for i := range recs {
 		r := &recs[i]
 		c, err := db.fold(r)
-		all[i] = func(ctx context.Context, tx *sqlite.Tx) error {
-			if known, ferr := foldNext(ctx, tx, r); known || ferr != nil || err != nil {
+		all[i] = func(ctx context.Context, tx *folding) error {
+			if known, ferr := foldNext(ctx, tx.Tx, r); known || ferr != nil || err != nil {
 				return cmp.Or(ferr, err)
 			}
 			return c(ctx, tx)
@@ -292,11 +294,11 @@ func (db *DB) fold(r *journal.Record) (change, error) {
 	case kindBucket:
 		return foldBucket(r)
 	case kindDeactivate:
-		return db.foldDeactivate(r)
+		return foldDeactivate(r)
 	case kindNode:
-		return db.foldNode(r)
+		return foldNode(r)
 	}
-	return func(ctx context.Context, tx *sqlite.Tx) error { return noteUnknown(ctx, tx, r) }, nil
+	return func(ctx context.Context, tx *folding) error { return noteUnknown(ctx, tx.Tx, r) }, nil
 }
 
 // noteUnknown remembers the first record of a kind that a newer member writes. It is kept and passed on as any other; the

@@ -10,7 +10,6 @@ import (
 	"troupe/internal/fault"
 	"troupe/internal/journal"
 	"troupe/internal/puppet"
-	"troupe/internal/sqlite"
 )
 
 // This file keeps one row a node: when it was last heard of, and how it is.
@@ -112,52 +111,16 @@ type deactivated struct {
 	Certname puppet.Certname `json:"certname"`
 }
 
-func (db *DB) foldDeactivate(r *journal.Record) (change, error) {
+func foldDeactivate(r *journal.Record) (change, error) {
 	var d deactivated
 	if _, err := splitParts(r, &d, 0); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, tx *sqlite.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO node (certname, deactivated) VALUES (?, ?)
-		ON CONFLICT DO UPDATE SET deactivated = max(deactivated, excluded.deactivated)`, d.Certname, stampOf(r)); err != nil {
-			return err
-		}
-		return db.indexExported(ctx, tx, d.Certname)
+	return func(_ context.Context, tx *folding) error {
+		n := tx.node(d.Certname)
+		n.deactivated, n.exports = later(n.deactivated, stampOf(r)), true
+		return nil
 	}, nil
-}
-
-// A sign of life is a column of table node that says when a node was last heard of.
-type sign string
-
-const (
-	signFacts   sign = "facts"
-	signCatalog sign = "catalog"
-	signCompile sign = "compile"
-	signReport  sign = "report"
-)
-
-// touch notes a sign of life. A node that was inactive and is no longer gets its
-// exported resources back.
-func (db *DB) touch(ctx context.Context, tx *sqlite.Tx, r *journal.Record, s sign, certname puppet.Certname, env puppet.Environment) error {
-	at, col := stampOf(r), string(s)
-	envAt := at
-	if env == "" {
-		envAt = stamp{}
-	}
-	var woken bool
-	err := tx.QueryRowContext(ctx, `INSERT INTO node (certname, seen, `+col+`, environment, environment_stamp) VALUES (?1, ?2, ?2, ?3, ?4)
-		ON CONFLICT DO UPDATE SET seen = max(seen, ?2), `+col+` = max(`+col+`, ?2),
-			environment       = iif(?4 >= environment_stamp AND length(?4) > 0, ?3, environment),
-			environment_stamp = max(environment_stamp, ?4)
-		RETURNING expired OR length(deactivated) > 0`, certname, at, env, envAt).Scan(&woken)
-	if err != nil || !woken {
-		return err
-	}
-	// Not by a record that comes late and is itself too old: the node's exported resources would come back for a while.
-	if _, err := tx.ExecContext(ctx, `UPDATE node SET expired = 0 WHERE certname = ? AND seen >= ?`, certname, db.silentSince()); err != nil {
-		return err
-	}
-	return db.indexExported(ctx, tx, certname)
 }
 
 // conditions collects the parts of a WHERE clause. The texts are constants of

@@ -104,19 +104,15 @@ func (db *DB) foldReport(r *journal.Record) (change, error) {
 		return nil, &malformedError{r, err}
 	}
 	at, packed := stampOf(r), db.zip.pack(parts[0])
-	return func(ctx context.Context, tx *sqlite.Tx) error {
+	return func(ctx context.Context, tx *folding) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO report (id, stamp, certname, environment, status, summary, body) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET stamp = excluded.stamp, environment = excluded.environment, status = excluded.status,
 			summary = excluded.summary, body = excluded.body WHERE excluded.stamp <= stamp`,
 			s.ID, at, s.Certname, s.Environment, s.Status, string(summary), packed); err != nil {
 			return err
 		}
-		if err := db.touch(ctx, tx, r, signReport, s.Certname, s.Environment); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE node SET report_id = ?, status = ?, noop = ?, cached_catalog = ? WHERE certname = ? AND report = ?`,
-			s.ID, s.Status, s.Noop, s.CachedCatalogStatus, s.Certname, at)
-		return err
+		tx.touch(r, s.Certname, s.Environment).reported(at, s.ID, s.Status, s.Noop, s.CachedCatalogStatus)
+		return nil
 	}, nil
 }
 

@@ -50,7 +50,7 @@ func (db *DB) repeat(ctx context.Context, what string, step func(tx *sqlite.Tx) 
 }
 
 // expireNodes marks the nodes that were silent for too long and takes their
-// exported resources out of the index. touch brings them back.
+// exported resources out of the index. The next news of them brings them back.
 func (db *DB) expireNodes(ctx context.Context) error {
 	return db.repeat(ctx, "nodes' exports", func(tx *sqlite.Tx) (int, error) {
 		names, err := texts[puppet.Certname](ctx, tx, `SELECT certname FROM node WHERE seen < ? AND expired = 0 LIMIT ?`, db.silentSince(), retainStep)

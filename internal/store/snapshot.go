@@ -100,14 +100,6 @@ type snapshotEnd struct {
 	Gaps   map[journal.Origin]uint64 `json:"gaps"` // what that member itself never had
 }
 
-// nodeRow is the row of a node but for what follows from its catalog and its age.
-type nodeRow struct {
-	Facts, Catalog, Compile, Report, EnvironmentStamp stamp
-
-	Environment, ReportID, Status, CachedCatalog string
-	Noop, CompileFailed                          bool
-}
-
 // maxEntry bounds one entry: a record with its head.
 const maxEntry = journal.MaxBody + 1<<16
 
@@ -416,27 +408,13 @@ func (db *DB) closeGaps(ctx context.Context, end *snapshotEnd) (whole bool, err 
 }
 
 // foldNode brings in the row of a node: each part by its own stamp.
-func (db *DB) foldNode(r *journal.Record) (change, error) {
+func foldNode(r *journal.Record) (change, error) {
 	var n nodeRow
 	if _, err := splitParts(r, &n, 0); err != nil {
 		return nil, err
 	}
-	for _, at := range []*stamp{&n.Facts, &n.Catalog, &n.Compile, &n.Report, &n.EnvironmentStamp} {
-		if *at == nil {
-			*at = stamp{}
-		}
-	}
-	return func(ctx context.Context, tx *sqlite.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO node (certname, seen, facts, catalog, compile, report, environment, environment_stamp, report_id, status, noop, cached_catalog, compile_failed, expired)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?2 < ?14)
-		ON CONFLICT DO UPDATE SET seen = max(seen, ?2), facts = max(facts, ?3), catalog = max(catalog, ?4),
-			compile_failed = iif(?5 > compile, ?13, compile_failed), compile = max(compile, ?5),
-			report_id = iif(?6 > report, ?9, report_id), status = iif(?6 > report, ?10, status), noop = iif(?6 > report, ?11, noop),
-			cached_catalog = iif(?6 > report, ?12, cached_catalog), report = max(report, ?6),
-			environment = iif(?8 > environment_stamp, ?7, environment), environment_stamp = max(environment_stamp, ?8)`,
-			r.Key, stampOf(r), n.Facts, n.Catalog, n.Compile, n.Report, n.Environment, n.EnvironmentStamp, n.ReportID, n.Status, n.Noop, n.CachedCatalog, n.CompileFailed, db.silentSince()); err != nil {
-			return err
-		}
-		return db.indexExported(ctx, tx, puppet.Certname(r.Key))
+	return func(_ context.Context, tx *folding) error {
+		tx.node(puppet.Certname(r.Key)).add(stampOf(r), n)
+		return nil
 	}, nil
 }
