@@ -231,11 +231,6 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 	if err != nil {
 		return err
 	}
-	m.cluster, err = cluster.Open(ctx, m.folder("cluster"), m.journal, clusterOptions(cfg, m))
-	if err != nil {
-		return err
-	}
-	m.carrier = carrier.New(m.journal, m.carrierOptions(cfg))
 	m.engine, err = ruby.New(engineOptions(cfg, m))
 	if err != nil {
 		return err
@@ -243,6 +238,11 @@ func (m *member) openParts(ctx context.Context, cfg *config.Config) (err error) 
 	if m.o.Compiles { // Ruby loads its library while all certificates are read and checked
 		m.ruby = stages.Begin(ctx, m.engine.Run)
 	}
+	m.cluster, err = cluster.Open(ctx, m.folder("cluster"), m.journal, clusterOptions(cfg, m))
+	if err != nil {
+		return err
+	}
+	m.carrier = carrier.New(m.journal, m.carrierOptions(cfg))
 	m.authority, err = ca.Open(ctx, m.folder("ca"), m.journal, caOptions(cfg, m))
 	if err != nil {
 		return err
