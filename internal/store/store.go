@@ -139,8 +139,7 @@ func Open(ctx context.Context, dir string, j *journal.Journal, o Options) (*DB, 
 
 func (db *DB) openTables(ctx context.Context, path string) error {
 	var err error
-	// A log of 16 MiB: who catches up writes the same pages again and again, and each time it is emptied costs two waits for the disk.
-	if db.write, err = sqlite.OpenWriter(path, "synchronous(NORMAL)", "cache_size(-4096)", "wal_autocheckpoint(4000)"); err != nil {
+	if db.write, err = sqlite.OpenWriter(path, "synchronous(NORMAL)", "cache_size(-4096)"); err != nil {
 		return err
 	}
 	if err := migrate(ctx, db.write.DB); err != nil {
