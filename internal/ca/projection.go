@@ -149,7 +149,7 @@ func openProjection(ctx context.Context, dir string, j *journal.Journal, log *sl
 	return p, nil
 }
 
-// page is how the file is divided: with 100,000 certificates a check before the start reads it in half the time that pages of 4 KiB take.
+// page is how the file is divided: with 100,000 certificates the check before a start takes two thirds of the time that it takes with pages of 4 KiB.
 const page = "page_size(16384)"
 
 // open opens the file and says whether it can be used as it is.
