@@ -156,6 +156,15 @@ func (r *rig) compile(q engine.Request) engine.Result {
 	return result
 }
 
+// wake compiles the first catalog of a version, in the zygote, and waits until
+// workers compile the next: the zygote takes what comes while it still warms.
+func (r *rig) wake(q engine.Request) engine.Result {
+	r.t.Helper()
+	result := r.compile(q)
+	r.zygoteOf(q.Version)
+	return result
+}
+
 // edit changes a file of the fixture.
 func (r *rig) edit(name, from, to string) {
 	r.t.Helper()

@@ -11,7 +11,7 @@ import (
 func TestALookupLeavesNothingToTheNextCatalog(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Workers = 1 })
 	q := r.request("web01.example.test")
-	r.compile(q) // in the zygote
+	r.wake(q)
 	before := r.compile(q)
 	ask := engine.LookupRequest{Node: q, Keys: []string{"fixture::limits"}, Options: engine.LookupOptions{RenderAs: "json"}}
 	found, err := r.Lookup(t.Context(), ask)

@@ -16,7 +16,7 @@ func TestTroubleOfOneCompileIsToldAndHurtsNoOther(t *testing.T) {
 		o.Deadline = 8 * time.Second
 		o.MaxMemory = 128 << 20
 	})
-	r.compile(r.request("db01.example.test")) // warms: trouble must not depend on a cold start
+	r.wake(r.request("db01.example.test")) // trouble must not depend on a cold start
 
 	for _, row := range []struct{ kind, want string }{
 		{"loop", "took longer than 8s and was stopped"},
@@ -57,7 +57,7 @@ func TestTroubleOfOneCompileIsToldAndHurtsNoOther(t *testing.T) {
 
 func TestTroubleThatDoesNotStopACompileLeavesNothingBehind(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Workers = 1 })
-	r.compile(r.request("db01.example.test"))
+	r.wake(r.request("db01.example.test"))
 	for _, kind := range []string{"child", "fork", "rubbish", "none"} {
 		t.Run(kind, func(t *testing.T) {
 			r := r.on(t)
@@ -100,7 +100,7 @@ func TestAWarmingCompileThatHangsIsLeftOut(t *testing.T) {
 
 func TestAWorkerKilledFromOutsideIsReplacedWithinTheRequest(t *testing.T) {
 	r := newRig(t)
-	r.compile(r.request("db01.example.test")) // by the zygote, which is not ready yet
+	r.wake(r.request("db01.example.test"))
 	r.compile(r.request("db01.example.test"))
 	var idle []int
 	for _, z := range r.Stats().Zygotes {
@@ -121,7 +121,7 @@ func TestAWorkerKilledFromOutsideIsReplacedWithinTheRequest(t *testing.T) {
 
 func TestAZygoteKilledFromOutsideIsReplaced(t *testing.T) {
 	r := newRig(t)
-	r.compile(r.request("db01.example.test")) // by the zygote, which is not ready yet
+	r.wake(r.request("db01.example.test"))
 	r.compile(r.request("db01.example.test"))
 	old := r.Stats().Zygotes[0].PID
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {

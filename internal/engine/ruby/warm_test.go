@@ -26,7 +26,7 @@ var ofOneCompile = regexp.MustCompile(`"(version|catalog_uuid)":("[^"]*"|\d+)`)
 
 func TestTheRequestThatStartsAZygoteIsCompiledOnce(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Workers = 1 })
-	first, second := r.compile(r.request("db01.example.test")), r.compile(r.request("db01.example.test"))
+	first, second := r.wake(r.request("db01.example.test")), r.compile(r.request("db01.example.test"))
 	z := r.Stats().Zygotes
 	if len(z) != 1 || first.WorkerPID != z[0].PID || z[0].Warmed != 1 {
 		t.Errorf("process %d compiled first, want the zygote, of %+v", first.WorkerPID, z)
