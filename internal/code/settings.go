@@ -37,6 +37,20 @@ func (t Timeout) MarshalJSON() ([]byte, error) {
 	return strconv.AppendInt(nil, int64(t), 10), nil
 }
 
+// UnmarshalJSON reads what MarshalJSON writes.
+func (t *Timeout) UnmarshalJSON(text []byte) error {
+	if string(text) == `"unlimited"` {
+		*t = -1
+		return nil
+	}
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	if err != nil {
+		return fmt.Errorf("environment_timeout %s is neither a number nor \"unlimited\"", text)
+	}
+	*t = Timeout(n)
+	return nil
+}
+
 // MarshalJSON writes the settings as GET /puppet/v3/environments shows them.
 func (s Settings) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {

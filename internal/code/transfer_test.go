@@ -52,7 +52,7 @@ func manifestOf(t *testing.T, r *Repo, id string) []byte {
 
 var rich = map[string]string{
 	"environments/production/manifests/site.pp":           "include a\n",
-	"environments/production/environment.conf":            "modulepath = modules:$basemodulepath\nconfig_version = scripts/version\n",
+	"environments/production/environment.conf":            "modulepath = modules:$basemodulepath\nconfig_version = scripts/version\nenvironment_timeout = unlimited\n",
 	"environments/production/scripts/version":             "#!/bin/sh\necho one\n",
 	"environments/production/modules/a/manifests/init.pp": "class a {}\n",
 	"environments/production/modules/a/files/one":         "same\n",

@@ -228,7 +228,7 @@ func TestOldVersionsAndTheirBlobsGo(t *testing.T) {
 }
 
 func TestARestartReadsOnlyWhatChanged(t *testing.T) {
-	files := map[string]string{}
+	files := map[string]string{"environments/production/environment.conf": "environment_timeout = unlimited\n"}
 	for i := range 50 {
 		files[fmt.Sprintf("environments/production/modules/a/files/f%d", i)] = fmt.Sprint(i)
 	}
