@@ -2,10 +2,13 @@ package sqlite_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,6 +104,43 @@ func TestLookSeesAllAndChangesNothing(t *testing.T) {
 				t.Errorf("the folder changed:\n%s", diff)
 			}
 		})
+	}
+}
+
+// locked reports whether this process has a lock on the file, as far as the kernel knows.
+func locked(t *testing.T, path string) bool {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(fmt.Sprintf(` %d [0-9a-f]+:[0-9a-f]+:%d `, os.Getpid(), info.Sys().(*syscall.Stat_t).Ino)).Match(locks)
+}
+
+func TestOpenLeavesTheLocksOfOthersInTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	first, err := sqlite.Open(path, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := first.Exec("CREATE TABLE t (x TEXT)"); err != nil {
+		t.Fatal(err)
+	}
+	if !locked(t, path) {
+		t.Fatal("SQLite has no lock on an open file")
+	}
+	second, err := sqlite.Open(path, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if !locked(t, path) {
+		t.Error("the lock is gone")
 	}
 }
 

@@ -8,6 +8,7 @@ package sqlite
 import (
 	"database/sql"
 	"errors"
+	"io/fs"
 	"net/url"
 	"os"
 	"syscall"
@@ -29,11 +30,7 @@ func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
 	if err := register(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite gives its companions the same mode
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
+	if err := create(path); err != nil {
 		return nil, err
 	}
 	// The driver sets the mode after all pragmas. It writes the first page of a new file, and then page_size stays as it is.
@@ -49,6 +46,19 @@ func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return db, nil
+}
+
+// create makes the file if there is none. SQLite gives its companions the same mode. One that exists is not even opened: to close it again
+// takes away all locks that this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Look opens the file at path for reading, and neither creates nor changes anything beside it: for a file that no process
