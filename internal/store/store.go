@@ -83,6 +83,7 @@ type DB struct {
 	key     []byte // of what stands for sensitive parameters
 	metrics *metrics
 	read    *sql.DB
+	warmed  *os.File // nil before Run
 
 	folding   chan struct{}  // holds one token while somebody writes to the tables
 	write     *sqlite.Writer // used only by the holder of folding
@@ -180,6 +181,9 @@ func (db *DB) Close() error {
 	if db.write != nil {
 		errs = append(errs, db.write.Close())
 	}
+	if db.warmed != nil {
+		errs = append(errs, db.warmed.Close())
+	}
 	db.zip.close()
 	return errors.Join(errs...)
 }
@@ -199,6 +203,7 @@ func (db *DB) Run(ctx context.Context) error {
 	}
 	var fetching sync.WaitGroup
 	fctx, stop := context.WithCancel(ctx)
+	fetching.Go(func() { db.warm(fctx) })
 	fetching.Go(func() { db.runContents(fctx) })
 	broken := make(chan error, 1)
 	fetching.Go(func() { broken <- db.runChecks(fctx) })
