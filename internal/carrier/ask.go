@@ -107,11 +107,7 @@ func (c *Carrier) exchange(ctx context.Context, p Peer, ask Asker, wait time.Dur
 	}
 	c.setReady()
 	c.complain(ctx, p, refused)
-	if err := c.noteAge(ctx, p, theirs, answered); err != nil {
-		return err
-	}
-	c.compare(ctx, p, ask)
-	return nil
+	return c.noteAge(ctx, p, theirs, answered)
 }
 
 // missing returns the chains of which others have more, the small state first.

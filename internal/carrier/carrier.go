@@ -81,8 +81,7 @@ type peerState struct {
 	problem string           // why it cannot be followed; "" when it can
 	refused refusals         // what it has and our journal does not take
 
-	compared time.Time             // when our folds were last compared with its
-	differs  map[string]difference // folds of the same records that are not the same
+	differs map[string]difference // folds of the same records that are not the same
 }
 
 // refusals are chains that our journal does not take from a peer. They are tried again at a time.
@@ -170,6 +169,9 @@ const (
 // follow asks one member as long as it is one.
 func (c *Carrier) follow(ctx context.Context, p Peer) {
 	ask := c.o.Dial(p)
+	var comparing sync.WaitGroup
+	defer comparing.Wait() // it ends with ctx, as this does
+	comparing.Go(func() { c.runCompare(ctx, p, ask) })
 	retry, wait := retryFirst, time.Duration(0)
 	for {
 		err := c.exchange(ctx, p, ask, wait)

@@ -1,8 +1,10 @@
 package carrier
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -53,21 +55,33 @@ type compared struct {
 	Digests []journal.Digest `json:"digests"`
 }
 
-// compare asks a member for its digests, when it is time, and makes anew what differs. Both do: who is wrong shows by what
-// changes then.
-func (c *Carrier) compare(ctx context.Context, p Peer, ask Asker) {
-	every := c.o.CompareEvery
-	if every == 0 {
-		every = compareEvery
-	}
-	c.mu.Lock()
-	due := len(c.o.Folds) > 0 && time.Since(c.state(p.Origin).compared) >= every
-	c.mu.Unlock()
-	if !due {
+// runCompare compares with a member every so often, beside what follows it: to sum tables takes seconds where there are many nodes, and
+// no record may wait for that, nor a certificate for its copy.
+func (c *Carrier) runCompare(ctx context.Context, p Peer, ask Asker) {
+	if len(c.o.Folds) == 0 {
 		return
 	}
+	every := cmp.Or(c.o.CompareEvery, compareEvery)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if c.compare(ctx, p, ask, int(time.Now().Unix()/int64(max(every/time.Second, 1)))) {
+			timer.Reset(every)
+		} else {
+			timer.Reset(min(every, compareAgain))
+		}
+	}
+}
+
+// compare asks a member for its digests and makes anew what differs. Both do: who is wrong shows by what changes then. It reports
+// whether something could be compared, or nothing ever can be.
+func (c *Carrier) compare(ctx context.Context, p Peer, ask Asker, round int) (compared bool) {
 	q := comparing{Scopes: map[string]journal.Scope{}}
-	round := int(time.Now().Unix() / int64(max(every/time.Second, 1)))
 	for _, f := range c.o.Folds {
 		q.Scopes[f.Name] = journal.Scope{}
 		if f.Scope != nil {
@@ -76,12 +90,10 @@ func (c *Carrier) compare(ctx context.Context, p Peer, ask Asker) {
 	}
 	theirs, err := ask.digests(ctx, q)
 	if err != nil {
-		// It may be older than this question; what it has is followed all the same.
 		c.log.DebugContext(ctx, "digests of a member cannot be had", "member", p.Name, telemetry.KeyErr, err)
-		c.nextCompare(p, every, every)
-		return
+		_, answered := errors.AsType[*StatusError](err)
+		return answered // it may be older than this question; what it has is followed all the same
 	}
-	met := false
 	for _, f := range c.o.Folds {
 		i := slices.IndexFunc(theirs, func(d journal.Digest) bool { return d.Name == f.Name })
 		if i < 0 {
@@ -91,20 +103,9 @@ func (c *Carrier) compare(ctx context.Context, p Peer, ask Asker) {
 		if err != nil && ctx.Err() == nil {
 			c.log.ErrorContext(ctx, "tables cannot be compared with those of a member", "fold", f.Name, "member", p.Name, telemetry.KeyErr, err)
 		}
-		met = met || same
+		compared = compared || same
 	}
-	if met {
-		c.nextCompare(p, every, every)
-	} else {
-		c.nextCompare(p, every, min(every, compareAgain))
-	}
-}
-
-// nextCompare lets a member be compared with after a while.
-func (c *Carrier) nextCompare(p Peer, every, after time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.state(p.Origin).compared = time.Now().Add(after - every)
+	return compared
 }
 
 // judge compares one fold, and reports whether both had folded the same records.

@@ -103,3 +103,30 @@ func TestATableThatDiffersIsMadeAnew(t *testing.T) {
 		t.Errorf("it was made anew %d times", n)
 	}
 }
+
+func TestRecordsDoNotWaitForAComparison(t *testing.T) {
+	summing, release := make(chan struct{}, 100), make(chan struct{})
+	defer close(release)
+	slow := Fold{Name: "slow", Digest: func(ctx context.Context, _ journal.Scope) (journal.Digest, bool, error) {
+		select {
+		case summing <- struct{}{}:
+		default:
+		}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return journal.Digest{}, false, ctx.Err()
+	}}
+	a := newNode(t, func(o *Options) { o.Folds = []Fold{slow} })
+	b := newNode(t, func(o *Options) { o.Folds = []Fold{slow} })
+	a.knows(b)
+	b.knows(a)
+	<-summing
+	<-summing // both ask, and neither has an answer
+	ctx, cancel := context.WithTimeout(t.Context(), answerMost/2)
+	defer cancel()
+	if err := a.c.Copied(ctx, journal.State, a.write(t, journal.State, 5).Number); err != nil {
+		t.Errorf("the other member has no copy: %v", err)
+	}
+}
