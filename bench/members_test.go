@@ -29,9 +29,9 @@ import (
 // TestMembers lets nodes run at one member, a second one join, and both serve.
 func TestMembers(t *testing.T) {
 	prefer(t)
-	nodes, load, signs, revocations := 10000, time.Minute, 300, 50
+	nodes, load, absence, signs, revocations := 10000, time.Minute, 5*time.Minute, 300, 50
 	if testing.Short() {
-		nodes, load, signs, revocations = 100, 10*time.Second, 30, 5
+		nodes, load, absence, signs, revocations = 100, 10*time.Second, 10*time.Second, 30, 5
 	}
 	_, port := troupetest.MemberPort(t)
 	first := startSite(t, nodes, "tiny", port+"ca: { autosign: true }\n", fakeagent.Puppet8)
@@ -58,7 +58,7 @@ func TestMembers(t *testing.T) {
 	otherMiB, _ := pss(t, second.Data)
 	goMiB, otherGoMiB := first.ownPSS(t), second.ownPSS(t)
 	revoked := first.revocations(t, second, revocations)
-	missed, caughtUp, ahead := first.catchUp(t, second, fakeagent.Fleet{Agents: first.agents, Duration: load, Interval: interval})
+	missed, caughtUp, ahead := first.catchUp(t, second, fakeagent.Fleet{Agents: first.agents, Duration: absence, Interval: interval})
 
 	text := fmt.Sprintf(`%s
 Two members on this machine, one per site. %d nodes (generation 8.10, role tiny) have run once at the first, which has then %d
@@ -81,7 +81,7 @@ double; the load is %.1f runs/s at the first member. Memory is proportional set 
 		p50, p99, afterAll-beforeAll, verdict(p99 < 250*time.Millisecond), r.Succeeded, r.Runs,
 		rank(alone, 0.5), rank(alone, 0.99), len(alone), rank(both, 0.5), rank(both, 0.99), len(both), verdict(rank(both, 0.99) < 50*time.Millisecond),
 		rank(revoked, 0.5), rank(revoked, 0.99), len(revoked), verdict(rank(revoked, 1) < time.Second),
-		load, missed, caughtUp.Seconds(), ahead, verdict(ahead >= 20),
+		absence, missed, caughtUp.Seconds(), ahead, verdict(ahead >= 20),
 		number(goMiB), number(otherGoMiB), verdict(max(goMiB, otherGoMiB) <= 200), number(mib), number(otherMiB))
 	if r.Succeeded != r.Runs || all.Succeeded != all.Runs {
 		t.Errorf("%d runs did not succeed: %v %v", r.Runs-r.Succeeded+all.Runs-all.Succeeded, r.Problems, all.Problems)
