@@ -188,7 +188,7 @@ func (j *Journal) checkpoint(ctx context.Context) error {
 		return err
 	}
 	defer j.endTurn()
-	_, err := j.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	_, err := j.write.Truncate(ctx)
 	return err
 }
 

@@ -23,6 +23,9 @@ import (
 // of 4 KiB with its header up to 8. What is not in it is in the kernel's cache, and costs some microseconds.
 const cache = "cache_size(-1024)"
 
+// patience is for how long, in ms, a connection waits for the locks of others.
+const patience = "busy_timeout(10000)"
+
 // Open opens the file at path, creating it, with at most conns connections. A
 // pragma, such as "synchronous(FULL)", holds for each of them; one that fails
 // makes the first use of a connection fail.
@@ -35,7 +38,7 @@ func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
 	}
 	// The driver sets the mode after all pragmas. It writes the first page of a new file, and then page_size stays as it is.
 	q := url.Values{"_txlock": {"immediate"}, "_journal_mode": {"WAL"}}
-	for _, p := range append([]string{"busy_timeout(10000)", cache}, pragmas...) {
+	for _, p := range append([]string{patience, cache}, pragmas...) {
 		q.Add("_pragma", p)
 	}
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}

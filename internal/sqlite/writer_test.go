@@ -1,10 +1,13 @@
 package sqlite
 
 import (
+	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 func writer(t *testing.T) *Writer {
@@ -155,4 +158,57 @@ func TestWritersWaitForEachOtherAndNotForever(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+func TestTruncateWaitsForNobody(t *testing.T) {
+	w := writer(t)
+	add := func(word string) {
+		t.Helper()
+		if err := transaction(t, w, func(tx *Tx) error {
+			_, err := tx.ExecContext(t.Context(), "INSERT INTO words VALUES (?, 1)", word)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("before")
+	var path string
+	if err := w.QueryRow("SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path); err != nil {
+		t.Fatal(err)
+	}
+	readers, err := Open(path, 1, "query_only(1)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer readers.Close()
+	reading, err := readers.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := reading.QueryRow("SELECT count(*) FROM words").Scan(&n); err != nil || n != 1 {
+		t.Fatalf("%d words: %v", n, err)
+	}
+	add("after")
+	begin := time.Now()
+	if done, err := w.Truncate(t.Context()); done || err != nil {
+		t.Errorf("with a reader: done %t, %v", done, err)
+	}
+	if waited := time.Since(begin); waited > 5*time.Second {
+		t.Errorf("it waited %v for a reader", waited)
+	}
+	add("behind it")
+	if err := reading.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := w.Truncate(t.Context()); !done || err != nil {
+		t.Errorf("without a reader: done %t, %v", done, err)
+	}
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() != 0 {
+		t.Errorf("the log is not empty: %v, %v", info, err)
+	}
+	var patient int
+	if err := w.QueryRow("PRAGMA busy_timeout").Scan(&patient); err != nil || patient != 10000 {
+		t.Errorf("the writer waits %d ms for locks: %v", patient, err)
+	}
 }

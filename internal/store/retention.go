@@ -179,14 +179,12 @@ func (db *DB) pruneJournal(ctx context.Context) error {
 	if err := db.takeFold(ctx); err != nil {
 		return err
 	}
-	var busy bool
-	var frames, moved int
-	err := db.write.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved)
+	done, err := db.write.Truncate(ctx)
 	db.endFold()
 	if err != nil {
 		return fmt.Errorf("checkpoint store: %w", err)
 	}
-	if busy {
+	if !done {
 		return nil // a query is reading
 	}
 	n, err := db.journal.Prune(ctx, journal.Bulk, db.o.Now().Add(-db.o.JournalAge))
