@@ -89,12 +89,12 @@ func (db *DB) forgetNodes(ctx context.Context) error {
 	})
 }
 
-// texts reads the one column of a query.
 // A querier is a transaction that reads, or one that writes.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
+// texts reads the one column of a query.
 func texts[T ~string](ctx context.Context, tx querier, query string, args ...any) ([]T, error) {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
