@@ -19,7 +19,7 @@ func TestASiteThatIsLostLeavesCodeAndBackedUpFiles(t *testing.T) {
 	_, westPort := MemberPort(t)
 	east := StartServer(t, ServerOptions{Certname: "east.example.test", Config: eastPort, Autosign: true})
 	agent := NewAgent(t, Puppet7, "web1.example.test", east.Addr)
-	east.WriteCode("production/environment.conf", "config_version = scripts/version.sh\n")
+	east.WriteCode("production/environment.conf", "config_version = scripts/version.sh\nenvironment_timeout = unlimited\n")
 	east.WriteCode("production/scripts/version.sh", "#!/bin/sh\necho commit-1\n")
 	east.WriteCode("production/modules/motd/files/motd", "from the module\n")
 	east.WriteCode("production/manifests/site.pp", `
