@@ -188,7 +188,7 @@ func (j *Journal) checkpoint(ctx context.Context) error {
 		return err
 	}
 	defer j.endTurn()
-	_, err := j.write.Truncate(ctx)
+	_, err := j.write.Truncate(ctx) // what somebody reads stays until the next time
 	return err
 }
 

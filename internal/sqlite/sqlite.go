@@ -13,6 +13,7 @@ import (
 	"os"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -56,6 +57,9 @@ func Open(path string, conns int, pragmas ...string) (*sql.DB, error) {
 func create(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
+		if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS); err != nil { // SQLite would only say that it cannot
+			return &fs.PathError{Op: "open", Path: path, Err: err}
+		}
 		return nil
 	}
 	if err != nil {
